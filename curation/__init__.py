@@ -1,0 +1,1 @@
+"""The command line and the orchestration: configuration, sources, execution on Ray, verdicts, resampling."""

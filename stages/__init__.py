@@ -1,0 +1,1 @@
+"""One file a measurement. A stage only measures; thresholds become verdicts elsewhere."""

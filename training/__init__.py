@@ -1,0 +1,1 @@
+"""Trains and samples the MotionCharacter model on the manifests."""
