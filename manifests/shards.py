@@ -1,0 +1,104 @@
+"""Reading and writing the Parquet shards of a manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+METADATA_KEY = b"human_motion"
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and is removed when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)  # noqa: PTH105
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """One Parquet file, whole or not at all."""
+    with whole(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def write_shards(
+    folder: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema, metadata: dict[str, Any], rows: int = 50_000
+) -> int:
+    """Write `batches` as part-00000.parquet, ... of at most `rows` rows each, and return the number of rows.
+
+    At least one shard is written, so an empty manifest still has its schema. Each shard appears whole; shards left
+    from an earlier, longer manifest are removed. The same rows give the same bytes however they were batched.
+    """
+    schema = schema.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    written: set[str] = set()
+    total = 0
+    for index, table in enumerate(_chunks(batches, schema, rows)):
+        name = f"part-{index:05d}.parquet"
+        write_table(folder / name, table.cast(schema))
+        written.add(name)
+        total += table.num_rows
+    for stale in folder.glob("part-*.parquet"):
+        if stale.name not in written:
+            stale.unlink()
+    return total
+
+
+def _chunks(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
+    """Tables of exactly `rows` rows, the last one shorter; one empty table when there is nothing."""
+    waiting: list[pa.RecordBatch] = []
+    count = 0
+    any_out = False
+    for batch in batches:
+        waiting.append(batch)
+        count += batch.num_rows
+        while count >= rows:
+            table = pa.Table.from_batches(waiting)
+            yield table.slice(0, rows).combine_chunks()
+            any_out = True
+            waiting = table.slice(rows).to_batches()
+            count -= rows
+    if count or not any_out:
+        yield (pa.Table.from_batches(waiting) if waiting else schema.empty_table()).combine_chunks()
+
+
+def shards(path: str | Path) -> list[Path]:
+    """The shards at `path`: one file, a folder of them, or the output folder of a run (its kept clips).
+
+    Raises ValueError with one line when there are none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    for folder in (path / "manifests", path):
+        found = sorted(folder.glob("*.parquet"))
+        if found:
+            return found
+    what = "no Parquet shards" if path.is_dir() else "no such file or folder"
+    raise ValueError(f"{path}: {what}; a run writes its manifest to OUTPUT/manifests/part-00000.parquet")
+
+
+def read_manifest(path: str | Path, columns: list[str] | None = None) -> pa.Table:
+    """All rows of the shards at `path` (see `shards`), with the first shard's metadata."""
+    return pa.concat_tables(pq.read_table(shard, columns=columns) for shard in shards(path))
+
+
+def metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata that the run wrote into the shards: roots, frames, engines, thresholds, schema version."""
+    first = shards(path)[0]
+    found = (pq.read_schema(first).metadata or {}).get(METADATA_KEY)
+    if found is None:
+        raise ValueError(f"{first}: not a manifest of this project: its Parquet metadata has no {METADATA_KEY.decode()}")
+    return json.loads(found)

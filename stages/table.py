@@ -1,0 +1,17 @@
+"""The stages in the order in which they are measured and judged."""
+
+from __future__ import annotations
+
+from stages import caption, crop, face, header, motion, quality, text
+from stages.base import Stage
+
+STAGES: tuple[Stage, ...] = (
+    header.HEADER,
+    header.DECODE,
+    quality.STAGE,
+    text.STAGE,
+    face.STAGE,
+    crop.STAGE,
+    motion.STAGE,
+    caption.STAGE,
+)
