@@ -1,0 +1,120 @@
+"""Measurements on disk: one append-only table per stage and fingerprint, and the listing they belong to.
+
+    OUT/measurements/listing/part-00000.parquet               the clips of the last run
+    OUT/measurements/<stage>/<fingerprint>/<time>-<id>.parquet
+
+Rows are keyed by (clip_id, stamp). A row says either what was measured or, in `error`, why it could not be; `transient`
+errors are measured again by the next run.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from manifests.schema import fields
+from manifests.shards import write_shards, write_table
+from stages.base import Stage
+from stages.clip import Clip
+
+LISTING = pa.schema(
+    [
+        *fields("clip_id", "source", "path", "kind"),
+        pa.field("stamp", pa.string()),
+        pa.field("span", pa.list_(pa.float64())),
+        pa.field("box", pa.list_(pa.float64())),
+        pa.field("problem", pa.string()),
+    ]
+)
+
+
+def measurement_schema(stage: Stage) -> pa.Schema:
+    """Columns of a stage's table."""
+    key = [*fields("clip_id"), pa.field("stamp", pa.string())]
+    return pa.schema([*key, *stage.fields, pa.field("error", pa.string()), pa.field("transient", pa.bool_())])
+
+
+def write_listing(output: Path, clips: Iterable[Clip]) -> int:
+    """Write the listing in place of the last one, in bounded memory, and return the number of clips."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        rows: list[dict[str, Any]] = []
+        for clip in clips:
+            rows.append(
+                {
+                    "clip_id": clip.clip_id,
+                    "source": clip.source,
+                    "path": clip.path,
+                    "kind": clip.kind,
+                    "stamp": clip.stamp,
+                    "span": clip.span,
+                    "box": clip.box,
+                    "problem": clip.problem,
+                }
+            )
+            if len(rows) == 10_000:
+                yield pa.RecordBatch.from_pylist(rows, LISTING)
+                rows.clear()
+        yield pa.RecordBatch.from_pylist(rows, LISTING)
+
+    return write_shards(listing_folder(output), batches(), LISTING, {}, rows=1_000_000)
+
+
+def listing_folder(output: Path) -> Path:
+    return output / "measurements" / "listing"
+
+
+def clip_of(row: dict[str, Any]) -> Clip:
+    """The clip that a row of the listing describes."""
+    return Clip(
+        source=row["source"],
+        path=row["path"],
+        kind=row["kind"],
+        stamp=row["stamp"],
+        span=tuple(row["span"]) if row["span"] else None,
+        box=tuple(row["box"]) if row["box"] else None,
+        problem=row["problem"],
+    )
+
+
+def stage_folder(output: Path, stage: str, fingerprint: str) -> Path:
+    return output / "measurements" / stage / fingerprint
+
+
+class Recorder:
+    """Collects measured rows and appends them to the stages' tables, whole files at a time.
+
+    What is not flushed yet is lost when the driver is killed and measured again, so rows are flushed by count and age.
+    """
+
+    def __init__(self, output: Path, stages: dict[str, tuple[Stage, str]], rows: int = 2000, seconds: float = 10.0):
+        self._output = output
+        self._stages = stages
+        self._limit = rows
+        self._seconds = seconds
+        self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in stages}
+        self._flushed = time.monotonic()
+
+    def add(self, rows: dict[str, dict[str, Any]]) -> None:
+        """Take one clip's new rows, by stage."""
+        for stage, row in rows.items():
+            self._rows[stage].append(row)
+        waiting = sum(map(len, self._rows.values()))
+        if waiting >= self._limit or time.monotonic() - self._flushed > self._seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been collected."""
+        for name, rows in self._rows.items():
+            if rows:
+                stage, fingerprint = self._stages[name]
+                folder = stage_folder(self._output, name, fingerprint)
+                table = pa.Table.from_pylist(rows, schema=measurement_schema(stage))
+                write_table(folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet", table)
+                rows.clear()
+        self._flushed = time.monotonic()
