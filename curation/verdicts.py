@@ -1,0 +1,139 @@
+"""From measurements to verdicts, as SQL over the measurement tables, so that a million clips fit in bounded memory.
+
+The verdict of a clip is the first of these that holds, stage by stage in the table's order: the stage was not measured
+(`to_measure`), it failed (`failed`), one of its rules rejects (`rejected`); else the clip is `kept`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa
+
+from curation.config import Config
+from curation.store import LISTING, listing_folder, measurement_schema, stage_folder
+from stages.base import Rule, Stage
+
+Retry = Literal["nothing", "transient", "all"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One way a clip can end; `stage` is None for kept clips, and "listing" for files that could not be offered."""
+
+    status: Literal["kept", "rejected", "failed", "to_measure"]
+    stage: str | None = None
+    rule: Rule | None = None
+
+
+def outcomes(stages: Sequence[Stage]) -> list[Outcome]:
+    """All outcomes; a clip's `code` is an index into this list."""
+    found = [Outcome("kept"), Outcome("failed", "listing")]
+    for stage in stages:
+        found += [Outcome("to_measure", stage.name), Outcome("failed", stage.name)]
+        found += [Outcome("rejected", stage.name, rule) for rule in stage.rules]
+    return found
+
+
+class Measurements:
+    """The measurement tables of one output folder under one configuration, joined to the listing.
+
+    The view `verdicts` has the listing's columns, every stage's columns, per stage `<stage>_known` (it has a row of its
+    own), and `code`, an index into `outcomes`.
+    """
+
+    def __init__(self, output: Path, config: Config, engines: Mapping[str, Mapping[str, Any]], retry: Retry) -> None:
+        self.stages = [stage for stage, _ in config.stage_table()]
+        self.outcomes = outcomes(self.stages)
+        self._spill = output / "measurements" / ".spill"
+        self._db = duckdb.connect(
+            config={"memory_limit": "1GB", "temp_directory": str(self._spill), "threads": "2"}
+        )
+        self._db.execute("SET preserve_insertion_order = false")
+        listing = sorted(map(str, listing_folder(output).glob("*.parquet")))
+        self._table("listing", listing, LISTING)
+        for stage in self.stages:
+            folder = stage_folder(output, stage.name, engines[stage.name]["fingerprint"])
+            files = sorted(map(str, folder.glob("*.parquet")))
+            self._table(f"all_{stage.name}", files, measurement_schema(stage))
+            self._first_wins(stage.name)
+        self._db.execute(f"CREATE VIEW verdicts AS {self._verdict_sql(config.thresholds, retry)}")
+
+    def close(self) -> None:
+        """Release the database and its spill files."""
+        self._db.close()
+
+    def __enter__(self) -> Measurements:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """The result of a small query over `verdicts`."""
+        return self._db.execute(sql).fetchall()
+
+    def batches(self, sql: str, rows: int = 1000) -> Iterator[pa.RecordBatch]:
+        """The result of a large query over `verdicts`, streamed."""
+        yield from self._db.cursor().execute(sql).to_arrow_reader(rows)
+
+    def _table(self, name: str, files: list[str], schema: pa.Schema) -> None:
+        """A view over Parquet files, or an empty table where there are none yet."""
+        if files:
+            quoted = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+            self._db.execute(
+                f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{quoted}], filename=true, file_row_number=true)"
+            )
+        else:
+            empty = schema.empty_table()  # noqa: F841 (DuckDB finds it by name)
+            self._db.execute(f"CREATE TABLE {name} AS SELECT *, '' AS filename, 0 AS file_row_number FROM empty")
+
+    def _first_wins(self, stage: str) -> None:
+        """One row a clip: a success before a failure, a permanent failure before a transient one, then the earliest."""
+        repeated = self._db.execute(
+            f"SELECT count(*) > count(DISTINCT (clip_id, stamp)) FROM all_{stage}"
+        ).fetchone()
+        if not (repeated and repeated[0]):
+            self._db.execute(f"CREATE VIEW m_{stage} AS SELECT * FROM all_{stage}")
+            return
+        self._db.execute(
+            f"""CREATE TABLE first_{stage} AS SELECT filename, file_row_number FROM (
+                SELECT filename, file_row_number, row_number() OVER (
+                    PARTITION BY clip_id, stamp
+                    ORDER BY error IS NOT NULL, coalesce(transient, false), filename, file_row_number) AS place
+                FROM all_{stage}) WHERE place = 1"""
+        )
+        self._db.execute(
+            f"CREATE VIEW m_{stage} AS SELECT * FROM all_{stage} SEMI JOIN first_{stage} USING (filename, file_row_number)"
+        )
+
+    def _verdict_sql(self, thresholds: Mapping[str, float], retry: Retry) -> str:
+        cases: list[str] = []
+        joins: list[str] = []
+        columns = ["l.clip_id", "l.source", "l.path", "l.kind", "l.stamp", "l.span", "l.box", "l.problem"]
+        for code, outcome in enumerate(self.outcomes):
+            stage = f"m_{outcome.stage}"
+            if outcome.status == "failed":
+                test = "l.problem IS NOT NULL" if outcome.stage == "listing" else f"{stage}.error IS NOT NULL"
+            elif outcome.status == "to_measure":
+                again = {"nothing": "false", "transient": f"{stage}.transient", "all": f"{stage}.error IS NOT NULL"}
+                test = f"{stage}.clip_id IS NULL OR coalesce({again[retry]}, false)"
+            elif outcome.rule is not None:
+                limit = float(outcome.rule.limit(thresholds))
+                test = f"CAST({stage}.{outcome.rule.column} AS DOUBLE) {outcome.rule.op} CAST('{limit!r}' AS DOUBLE)"
+            else:
+                continue
+            cases.append(f"WHEN {test} THEN {code}")
+        for stage in self.stages:
+            table = f"m_{stage.name}"
+            joins.append(f"LEFT JOIN {table} ON l.clip_id = {table}.clip_id AND l.stamp = {table}.stamp")
+            columns += [f"{table}.{field.name}" for field in stage.fields]
+            columns += [
+                f"({table}.clip_id IS NOT NULL AND {table}.error IS NULL) AS {stage.name}_known",
+                f"{table}.error AS {stage.name}_error",
+            ]
+        return f"SELECT {', '.join(columns)}, CASE {' '.join(cases)} ELSE 0 END AS code FROM listing l {' '.join(joins)}"

@@ -1,0 +1,234 @@
+"""Measures clips: the stages of one actor, over the frames that they share.
+
+Knows nothing of Ray: the in-process runner and the Ray actors run this same code. A clip is decoded once, when the first
+stage that needs frames is reached; a clip that a rule rejects costs nothing more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curation.config import Config
+from curation.fingerprint import build_engine, describe_engines
+from manifests.shards import whole
+from stages.base import ClipError, Engine, Measured, Sample, Stage
+from stages.clip import Clip
+from stages.decode import Decoder, Header
+from stages.frames import Frames
+from stages.header import decode_columns, header_columns
+
+TRANSIENT_ERRNO = frozenset({errno.EIO, errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT})
+
+
+@dataclass
+class Task:
+    """One clip on its way through the stages.
+
+    known: per stage, the columns that were measured, now or by an earlier run.
+    new: per stage, the row to store: columns, or error and transient.
+    over: no later stage needs to look at the clip: it was rejected, it failed, or all is known.
+    seconds: per stage, time spent on this clip.
+    """
+
+    clip: Clip
+    known: dict[str, dict[str, Any]]
+    new: dict[str, dict[str, Any]] = field(default_factory=dict)
+    over: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Worker:
+    """Runs some of the configured stages, in order, on tasks and their frames."""
+
+    def __init__(self, config: Config, stages: Sequence[str] | None = None, device: str = "cpu") -> None:
+        """`stages` are the names of the stages that run here, all by default."""
+        self._config = config
+        self._output = Path(config.output)
+        self._roots = {source.name: source.root for source in config.sources}
+        self._table = [stage for stage, _ in config.stage_table()]
+        self._mine = {stage.name for stage in self._table if stages is None or stage.name in stages}
+        self._flow_folder = Path("flows") / describe_engines(config)["motion"]["fingerprint"]
+        self._decoder = Decoder(config.execution.deadline_s)
+        self._engines: dict[str, Engine] = {}
+        for stage, chosen in config.stage_table():
+            if stage.name in self._mine and stage.name not in ("header", "decode"):
+                self._engines[stage.name] = build_engine(stage, chosen, config)
+        for engine in self._engines.values():
+            engine.setup(device)
+
+    def close(self) -> None:
+        """End the decoder's process."""
+        self._decoder.close()
+
+    def measure(
+        self, tasks: Sequence[Task], frames: Sequence[Frames | None] | None = None
+    ) -> tuple[list[Task], list[Frames | None]]:
+        """Run this worker's stages on the tasks; returns them with what was measured, and their frames.
+
+        `frames` are those that an earlier worker decoded. Frames are only returned for tasks that are not over.
+        """
+        tasks = [dataclasses.replace(t, known=dict(t.known), new=dict(t.new), seconds=dict(t.seconds)) for t in tasks]
+        held: dict[int, Frames | None] = dict(enumerate(frames or [None] * len(tasks)))
+        for position, stage in enumerate(self._table):
+            if stage.name not in self._mine:
+                continue
+            todo = [i for i, task in enumerate(tasks) if not task.over and stage.name not in task.known]
+            if stage.needs in ("frames", "grid"):
+                todo = [i for i in todo if self._decode(tasks[i], held, i, stage)]
+            if stage.name not in ("header", "decode"):
+                self._run_engine(stage, [(tasks[i], held[i]) for i in todo])
+            elif stage.name == "header":
+                for i in todo:
+                    self._header(tasks[i])
+            for task in tasks:
+                self._judge(task, stage, position)
+            for i, task in enumerate(tasks):
+                if task.over:
+                    held[i] = None
+        # Workers further on may need frames of a clip whose decoding was measured by an earlier run.
+        for i, task in enumerate(tasks):
+            ahead = [s for s in self._table if s.name not in self._mine and s.name not in task.known]
+            if not task.over and "decode" in self._mine and any(s.needs in ("frames", "grid") for s in ahead):
+                self._decode(task, held, i, ahead[0])
+        return tasks, [held[i] if not task.over else None for i, task in enumerate(tasks)]
+
+    def _header(self, task: Task) -> None:
+        started = time.perf_counter()
+        try:
+            header = self._decoder.header(self._location(task.clip), task.clip.kind)
+            self._store(task, "header", header_columns(header, self._config.frames, task.clip.span))
+        except ClipError as error:
+            _fail(task, "header", error)
+        task.seconds["header"] = time.perf_counter() - started
+
+    def _decode(self, task: Task, held: dict[int, Frames | None], index: int, stage: Stage) -> bool:
+        """Whether the task's frames are at hand; decodes them if they are not yet."""
+        if held[index] is not None:
+            return True
+        if task.over:
+            return False
+        started = time.perf_counter()
+        clip = task.clip
+        try:
+            header = _header_of(task)
+            location = self._location(clip)
+            frames = self._decoder.frames(location, clip.kind, self._config.frames, header, clip.span, clip.box)
+            held[index] = frames
+            if "decode" not in task.known:
+                self._store(task, "decode", decode_columns(frames, self._config.frames, header))
+        except ClipError as error:
+            _fail(task, "decode" if "decode" not in task.known else stage.name, error)
+        task.seconds["decode"] = time.perf_counter() - started
+        return held[index] is not None
+
+    def _run_engine(self, stage: Stage, work: Sequence[tuple[Task, Frames | None]]) -> None:
+        for start in range(0, len(work), self._config.execution.batch):
+            batch = work[start : start + self._config.execution.batch]
+            samples = [
+                Sample(task.clip, {k: v for name in stage.reads for k, v in task.known[name].items()}, frames)
+                for task, frames in batch
+            ]
+            started = time.perf_counter()
+            results = _measure(self._engines[stage.name], samples)
+            elapsed = (time.perf_counter() - started) / len(batch)
+            for (task, _), result in zip(batch, results, strict=True):
+                task.seconds[stage.name] = task.seconds.get(stage.name, 0.0) + elapsed
+                if isinstance(result, ClipError):
+                    _fail(task, stage.name, result)
+                    continue
+                try:
+                    if result.arrays:
+                        result.columns["flow_path"] = self._save(task.clip, result.arrays)
+                    self._store(task, stage.name, result.columns)
+                except ClipError as error:
+                    _fail(task, stage.name, error)
+
+    def _judge(self, task: Task, stage: Stage, position: int) -> None:
+        """Mark the task over when this stage's rules reject it, or when nothing is left to measure after it."""
+        columns = task.known.get(stage.name)
+        if columns is None or task.over:
+            return
+        thresholds = self._config.thresholds
+        rejected = any(rule.rejects(columns[rule.column], thresholds) for rule in stage.rules)
+        task.over = rejected or all(later.name in task.known for later in self._table[position + 1 :])
+
+    def _store(self, task: Task, name: str, columns: dict[str, Any]) -> None:
+        """Take columns as measured, in the types that they are stored in, so that verdicts now and later agree."""
+        stage = next(stage for stage in self._table if stage.name == name)
+        row: dict[str, Any] = {}
+        for column in stage.fields:
+            value = pa.scalar(columns.get(column.name), column.type).as_py()
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ClipError(f"{name} measured {column.name} = {value}, which is not a number to judge by")
+            row[column.name] = value
+        task.known[name] = row
+        task.new[name] = {"clip_id": task.clip.clip_id, "stamp": task.clip.stamp, **row}
+
+    def _save(self, clip: Clip, arrays: dict[str, np.ndarray]) -> str:
+        """Write the arrays of a clip beside the manifests and return their path relative to the output folder."""
+        path = self._flow_folder / clip.clip_id[:2] / f"{clip.clip_id}.npz"
+        try:
+            with whole(self._output / path) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        except OSError as error:
+            raise ClipError(f"{path}: cannot be written: {error.strerror}", transient=True) from error
+        return path.as_posix()
+
+    def _location(self, clip: Clip) -> str:
+        return clip.location(self._roots[clip.source])
+
+
+def _measure(engine: Engine, samples: Sequence[Sample]) -> list[Measured | ClipError]:
+    """The engine's results. A batch that it cannot take is halved until the one sample at fault stands alone."""
+    try:
+        return engine.measure(samples)
+    except Exception as error:  # noqa: BLE001 (whatever an engine raises is recorded with the one clip that raised it)
+        if len(samples) == 1:
+            return [error if isinstance(error, ClipError) else ClipError(_text(error), _is_transient(error))]
+        half = len(samples) // 2
+        return _measure(engine, samples[:half]) + _measure(engine, samples[half:])
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+
+
+def _is_transient(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in TRANSIENT_ERRNO
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+
+
+def _fail(task: Task, stage: str, error: ClipError) -> None:
+    task.new[stage] = failed_row(task.clip, str(error), error.transient)
+    task.over = True
+
+
+def failed_row(clip: Clip, text: str, transient: bool) -> dict[str, Any]:
+    """The row to store for a stage at which the clip failed."""
+    return {"clip_id": clip.clip_id, "stamp": clip.stamp, "error": text, "transient": transient}
+
+
+def _header_of(task: Task) -> Header:
+    """The header again, from the columns it was stored as."""
+    known = task.known["header"]
+    return Header(
+        kind=task.clip.kind,
+        width=known["width"],
+        height=known["height"],
+        fps=known["fps"],
+        duration_s=known["file_duration_s"],
+        frame_count=known["frame_count"],
+        codec=known["codec"],
+        rotation=known["rotation"],
+    )
