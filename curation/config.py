@@ -51,11 +51,21 @@ class Split(_Strict):
     val_fraction: float = Field(0.02, ge=0, lt=1)
 
 
+class GroupConfig(_Strict):
+    """Stages that run in the same actors, and what one such actor takes."""
+
+    stages: list[str] = Field(min_length=1)
+    cpus: float = Field(1.0, gt=0)
+    gpus: float = Field(0.0, ge=0)
+    workers: int | None = Field(None, ge=1)
+    batch: int = Field(1, ge=1)
+
+
 class Execution(_Strict):
     """How the work is run. None of it changes what is measured."""
 
+    groups: list[GroupConfig] | None = None
     workers: int | None = Field(None, ge=1)
-    batch: int = Field(8, ge=1)
     deadline_s: float = Field(60.0, gt=0)
     max_failed_fraction: float = Field(0.05, ge=0, le=1)
     max_in_flight_gib: float = Field(2.0, gt=0)

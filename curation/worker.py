@@ -10,7 +10,7 @@ import dataclasses
 import errno
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,26 +132,25 @@ class Worker:
         return held[index] is not None
 
     def _run_engine(self, stage: Stage, work: Sequence[tuple[Task, Frames | None]]) -> None:
-        for start in range(0, len(work), self._config.execution.batch):
-            batch = work[start : start + self._config.execution.batch]
-            samples = [
-                Sample(task.clip, {k: v for name in stage.reads for k, v in task.known[name].items()}, frames)
-                for task, frames in batch
-            ]
-            started = time.perf_counter()
-            results = _measure(self._engines[stage.name], samples)
-            elapsed = (time.perf_counter() - started) / len(batch)
-            for (task, _), result in zip(batch, results, strict=True):
-                task.seconds[stage.name] = task.seconds.get(stage.name, 0.0) + elapsed
+        if not work:
+            return
+        samples = [
+            Sample(task.clip, {k: v for name in stage.reads for k, v in task.known[name].items()}, frames)
+            for task, frames in work
+        ]
+        started = time.perf_counter()
+        results = _measure(self._engines[stage.name], samples)
+        elapsed = (time.perf_counter() - started) / len(work)
+        for (task, _), result in zip(work, results, strict=True):
+            task.seconds[stage.name] = elapsed
+            try:
                 if isinstance(result, ClipError):
-                    _fail(task, stage.name, result)
-                    continue
-                try:
-                    if result.arrays:
-                        result.columns["flow_path"] = self._save(task.clip, result.arrays)
-                    self._store(task, stage.name, result.columns)
-                except ClipError as error:
-                    _fail(task, stage.name, error)
+                    raise result
+                if result.arrays:
+                    result.columns["flow_path"] = self._save(task.clip, result.arrays)
+                self._store(task, stage.name, result.columns)
+            except ClipError as error:
+                _fail(task, stage.name, error)
 
     def _judge(self, task: Task, stage: Stage, position: int) -> None:
         """Mark the task over when this stage's rules reject it, or when nothing is left to measure after it."""
