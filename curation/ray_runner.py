@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -263,5 +262,3 @@ def shutdown() -> None:
     with contextlib.suppress(RayError):
         ray.shutdown()
 
-
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

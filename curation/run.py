@@ -1,0 +1,184 @@
+"""Curate: `python -m curation.run sources.yaml`. Lists the clips, measures what is not measured yet, decides, writes.
+
+Exit codes: 0 done; 1 the run broke; 2 wrong use; 3 more clips failed than max_failed_fraction allows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from curation.config import Config, ConfigError, load
+from curation.fingerprint import describe_engines
+from curation.sources import list_folder
+from stages.clip import Clip
+
+SUMMARY = "summary.json"
+CONFIG = "config.yaml"
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m curation.run", description=__doc__.splitlines()[0])
+    parser.add_argument("config", help="sources.yaml: what to curate, and how")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, may be repeated")
+    parser.add_argument("--output", help="output folder, instead of the one in the file")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N clips of the listing")
+    parser.add_argument("--runner", choices=("ray", "in-process"), default="ray")
+    parser.add_argument("--retry-failed", action="store_true", help="measure clips again that failed for good")
+    parser.add_argument("--dry-run", action="store_true", help="list what would be done, and do nothing")
+    return parser.parse_args(argv)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    try:
+        config = load(args.config, tuple(args.set), args.output)
+        refuse_temporary_paths(config)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    from curation.placement import PlacementError
+
+    try:
+        if args.dry_run:
+            from curation.dry_run import dry_run
+
+            return dry_run(config, args.limit)
+        return run(config, args.runner, args.limit, args.retry_failed)
+    except PlacementError as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"stopped: {error.filename or config.output}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: what was measured is kept; the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def refuse_temporary_paths(config: Config) -> None:
+    """Ray unpacks a job's working directory into a folder that it deletes later: nothing of ours may lie there."""
+    for key, path in [("output", config.output), *((f"source {s.name}", s.root) for s in config.sources)]:
+        if "/runtime_resources/" in path:
+            raise ConfigError(f"{key}: {path} lies in Ray's temporary working directory; give an absolute path")
+
+
+def list_clips(config: Config, limit: int | None, ignored: Counter[str]) -> Iterator[Clip]:
+    """The clips of all sources, the first `limit` of them."""
+    clips = itertools.chain.from_iterable(list_folder(source, ignored) for source in config.sources)
+    return itertools.islice(clips, limit)
+
+
+def run(config: Config, runner: str, limit: int | None = None, retry_failed: bool = False) -> int:
+    """List, measure, decide, write. Returns the exit code."""
+    from curation.outputs import write_json, write_outputs
+    from curation.store import write_listing
+    from curation.summary import print_summary, save_config
+    from curation.verdicts import Measurements
+
+    started = time.monotonic()
+    output = Path(config.output)
+    engines = describe_engines(config)
+    ignored: Counter[str] = Counter()
+    found = write_listing(output, list_clips(config, limit, ignored))
+    save_config(output / CONFIG, config)
+    print(f"{found:,} clips listed in {len(config.sources)} source(s)", flush=True)
+    with Measurements(output, config, engines, "all" if retry_failed else "transient") as known:
+        measured = measure(config, engines, known, runner)
+    with Measurements(output, config, engines, "nothing") as known:
+        decision = write_outputs(config, engines, known)
+    summary: dict[str, Any] = {
+        **decision.as_json(),
+        "ignored_files": dict(sorted(ignored.items())),
+        "stages": {
+            name: {**described, **measured["stages"].get(name, {"measured": 0, "seconds": 0.0})}
+            for name, described in engines.items()
+        },
+        "thresholds": config.thresholds,
+        "run": {"runner": runner, "seconds": round(time.monotonic() - started, 3), **measured["run"]},
+    }
+    for name, step in zip(engines, (s for s in decision.funnel if s["stage"] != "listing"), strict=True):
+        reached = step["in"] - step["to_measure"]
+        summary["stages"][name]["reused"] = max(0, reached - summary["stages"][name]["measured"])
+    write_json(output / SUMMARY, summary)
+    print_summary(summary, output)
+    failed = decision.status.get("failed", 0)
+    if decision.clips and failed / decision.clips > config.execution.max_failed_fraction:
+        allowed = config.execution.max_failed_fraction
+        print(f"{failed} of {decision.clips} clips failed, more than max_failed_fraction = {allowed:g}", file=sys.stderr)
+        return 3
+    return 0
+
+
+def measure(config: Config, engines: dict[str, Any], known: Any, runner: str) -> dict[str, Any]:
+    """Measure all that is lacking; returns what was measured and how long it took, by stage."""
+    from tqdm import tqdm
+
+    from curation.store import Recorder
+    from curation.tasks import count_pending, pending_tasks
+
+    stages = {stage.name: (stage, engines[stage.name]["fingerprint"]) for stage, _ in config.stage_table()}
+    by_stage = {name: {"measured": 0, "seconds": 0.0} for name in stages}
+    todo = count_pending(known)
+    if not todo:
+        return {"stages": by_stage, "run": {"clips_measured": 0, "startup_seconds": 0.0}}
+    started = time.monotonic()
+    recorder = Recorder(Path(config.output), stages)
+    verdicts: Counter[str] = Counter()
+    startup = None
+    with tqdm(total=todo, unit="clip", desc="measuring", file=sys.stderr, dynamic_ncols=True) as bar:
+        try:
+            for task in _runner(config, runner)(pending_tasks(known)):
+                if startup is None:
+                    startup = time.monotonic() - started
+                recorder.add(task.new)
+                for name in task.new:
+                    by_stage[name]["measured"] += 1
+                for name, seconds in task.seconds.items():
+                    by_stage[name]["seconds"] += seconds
+                verdicts["failed" if any(row.get("error") for row in task.new.values()) else "measured"] += 1
+                bar.update()
+                bar.set_postfix(failed=verdicts["failed"])
+        finally:
+            recorder.flush()
+    for entry in by_stage.values():
+        entry["seconds"] = round(entry["seconds"], 3)
+    seconds = time.monotonic() - started
+    return {
+        "stages": by_stage,
+        "run": {
+            "clips_measured": todo,
+            "measuring_seconds": round(seconds, 3),
+            "startup_seconds": round(startup or 0.0, 3),
+        },
+    }
+
+
+def _runner(config: Config, name: str) -> Any:
+    if name == "in-process":
+        from curation.local_runner import run_in_process
+
+        return lambda tasks: run_in_process(config, tasks)
+    from curation.ray_runner import RayRunner, connect
+
+    connect()
+    return RayRunner(config).run
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    sys.exit(main())

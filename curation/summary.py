@@ -1,0 +1,45 @@
+"""What a person reads at the end of a run: the funnel, the reasons, the failures, and what to open next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from curation.config import Config
+from manifests.shards import whole
+
+
+def save_config(path: Path, config: Config) -> None:
+    """The complete configuration of the run as a sources.yaml, so that deciding again needs nothing else."""
+    raw = config.model_dump(mode="python")
+    raw["stages"] = {c["stage"]: {"engine": c["engine"], **c["params"]} for c in raw["stages"]}
+    raw["sources"] = list(raw["sources"])
+    with whole(path) as temporary:
+        temporary.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+
+
+def print_summary(summary: dict[str, Any], output: Path) -> None:
+    """The funnel and the totals, on standard output."""
+    print(f"\n{'stage':<10}{'in':>9}{'out':>9}  measured  reused  seconds  rejected or failed here")
+    for step in summary["funnel"]:
+        stage = summary["stages"].get(step["stage"], {})
+        reasons = [f"{reason} {count:,}" for reason, count in step["rejected"].items()]
+        reasons += [f"{what} {step[what]:,}" for what in ("failed", "to_measure") if step[what]]
+        print(
+            f"{step['stage']:<10}{step['in']:>9,}{step['out']:>9,}{stage.get('measured', 0):>10,}"
+            f"{stage.get('reused', 0):>8,}{stage.get('seconds', 0.0):>9.1f}  {', '.join(reasons)}"
+        )
+    parts = [f"{summary[name]:,} {name}" for name in ("kept", "rejected", "failed")]
+    if summary["to_measure"]:
+        parts.append(f"{summary['to_measure']:,} to_measure")
+    print(f"\n{summary['clips']:,} clips = {' + '.join(parts)}")
+    for error in summary["errors"][:10]:
+        print(f"  failed at {error['stage']}: {error['source']}/{error['path']!r}: {error['error']}")
+    if len(summary["errors"]) > 10:
+        print(f"  ... and more: see {output / 'rejected'}")
+    if summary.get("ignored_files"):
+        names = ", ".join(f".{ext} {count:,}" for ext, count in summary["ignored_files"].items())
+        print(f"not videos or images by their extension: {names}")
+    print(f"manifest: {output / 'manifests'}   reasons: {output / 'rejected'}   counts: {output / 'summary.json'}")
