@@ -169,7 +169,7 @@ def _index(node: list[Any], part: str, override: str) -> int:
     return int(part)
 
 
-def validate(raw: dict[str, Any], file: str, base: Path) -> Config:
+def validate(raw: dict[str, Any], file: str, base: Path, check_roots: bool = True) -> Config:
     """The configuration that `raw` describes; relative paths are taken from `base`. Raises ConfigError."""
     try:
         parsed = _File.model_validate(raw)
@@ -181,7 +181,7 @@ def validate(raw: dict[str, Any], file: str, base: Path) -> Config:
     return Config(
         output=_resolve(parsed.output, base),
         profile=parsed.profile,
-        sources=_check_sources(parsed.sources, file, base),
+        sources=_check_sources(parsed.sources, file, base, check_roots),
         stages=stages,
         thresholds=_thresholds(parsed, stages, file),
         frames=parsed.frames,
@@ -213,7 +213,7 @@ def _choose_engines(parsed: _File, file: str) -> tuple[Chosen, ...]:
     return tuple(chosen)
 
 
-def _check_sources(sources: list[FolderSource], file: str, base: Path) -> tuple[FolderSource, ...]:
+def _check_sources(sources: list[FolderSource], file: str, base: Path, roots: bool) -> tuple[FolderSource, ...]:
     seen: set[str] = set()
     checked = []
     for index, source in enumerate(sources):
@@ -221,7 +221,7 @@ def _check_sources(sources: list[FolderSource], file: str, base: Path) -> tuple[
             raise ConfigError(f"{file}: sources.{index}.name: {source.name} is used twice; names must differ")
         seen.add(source.name)
         root = _resolve(source.root, base)
-        if not Path(root).is_dir():
+        if roots and not Path(root).is_dir():
             raise ConfigError(f"{file}: sources.{index}.root: no such folder: {root}")
         checked.append(source.model_copy(update={"root": root}))
     return tuple(checked)

@@ -1,0 +1,37 @@
+# Everything runs in .venv, which is made by the first command that needs it. Only Python 3.11+ and make are asked for.
+PYTHON ?= python3
+VENV := .venv
+UV := $(VENV)/bin/uv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test check lock clean
+
+demo: $(VENV)/core
+	$(RUN) -m examples.demo
+
+test: $(VENV)/dev
+	$(RUN) -m pytest
+
+check: $(VENV)/dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(RUN) -m mypy
+
+$(UV):
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet uv
+
+$(VENV)/core: pyproject.toml requirements.lock | $(UV)
+	$(UV) pip install --quiet --python $(RUN) --constraint requirements.lock --editable .
+	touch $@
+
+$(VENV)/dev: pyproject.toml requirements.lock | $(UV)
+	$(UV) pip install --quiet --python $(RUN) --constraint requirements.lock --editable '.[dev]'
+	touch $@ $(VENV)/core
+
+lock: | $(UV)
+	$(UV) pip compile --quiet --universal --all-extras --no-annotate --no-emit-index-url pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) runs build dist

@@ -1,0 +1,81 @@
+"""Decide again: `python -m curation.decide OUT --set thresholds.min_quality=0.4`. Runs no model.
+
+Starts from the configuration of the run that made OUT, applies --set to its thresholds, resample and split, and writes
+manifests, rejected and summary anew. Clips whose later stages were never measured are counted and listed as to_measure;
+`curation.run` with the same --set measures just those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from curation.config import Config, ConfigError, apply_override, read_yaml, validate
+from curation.run import CONFIG, SUMMARY
+
+DECIDES = ("thresholds", "resample", "split")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m curation.decide", description=__doc__.splitlines()[0])
+    parser.add_argument("output", help="output folder of a run")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, may be repeated")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    try:
+        config = load_decided(Path(args.output), args.set)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    decide(config)
+    return 0
+
+
+def load_decided(output: Path, overrides: list[str]) -> Config:
+    """The configuration of the run in `output` with the overrides. Raises ConfigError."""
+    path = output / CONFIG
+    if not path.is_file():
+        raise ConfigError(f"{output}: no {CONFIG} there; expected the output folder of a run")
+    raw = read_yaml(path)
+    raw["output"] = str(output.resolve())
+    for override in overrides:
+        section = override.partition(".")[0]
+        if section not in DECIDES:
+            raise ConfigError(
+                f"--set {override}: {section} changes what is measured; decide takes {', '.join(DECIDES)}. "
+                "Use curation.run for it"
+            )
+        apply_override(raw, override)
+    return validate(raw, str(path), output, check_roots=False)
+
+
+def decide(config: Config) -> None:
+    """Write manifests, rejected and summary from the measurements alone."""
+    from curation.fingerprint import describe_engines
+    from curation.outputs import write_json, write_outputs
+    from curation.summary import print_summary
+    from curation.verdicts import Measurements
+
+    output = Path(config.output)
+    engines = describe_engines(config)
+    with Measurements(output, config, engines, "nothing") as measurements:
+        decision = write_outputs(config, engines, measurements)
+    summary: dict[str, Any] = {**decision.as_json(), "stages": dict(engines), "thresholds": config.thresholds}
+    path = output / SUMMARY
+    if path.exists():
+        summary = {**json.loads(path.read_text(encoding="utf-8")), **summary}
+    write_json(path, summary)
+    print_summary(summary, output)
+    if summary["to_measure"]:
+        print("clips marked to_measure stand in rejected/; curation.run with the same --set measures them")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

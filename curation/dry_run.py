@@ -1,0 +1,45 @@
+"""`--dry-run`: what a run would do, without doing it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from curation.config import Config
+from curation.fingerprint import describe_engines
+from curation.placement import describe, plan_groups
+from curation.run import list_clips
+
+
+def dry_run(config: Config, limit: int | None) -> int:
+    """Print clips found, stages, engines and thresholds, and the placement on this machine or cluster."""
+    ignored: Counter[str] = Counter()
+    found: Counter[tuple[str, str]] = Counter()
+    for clip in list_clips(config, limit, ignored):
+        found[clip.source, "unusable" if clip.problem else clip.kind] += 1
+    print(f"output: {config.output}   profile: {config.profile}")
+    for source in config.sources:
+        counts = ", ".join(f"{n:,} {kind}" for (name, kind), n in sorted(found.items()) if name == source.name)
+        print(f"source {source.name}: {source.root}: {counts or 'nothing'}")
+    if ignored:
+        print("not videos or images by their extension: " + ", ".join(f".{e} {n:,}" for e, n in sorted(ignored.items())))
+    print(f"\n{'stage':<10}{'engine':<12}{'fingerprint':<18}verdicts")
+    described = describe_engines(config)
+    for stage, chosen in config.stage_table():
+        rules = [f"{r.reason}: {r.column} {r.op} {r.limit(config.thresholds):g}" for r in stage.rules]
+        print(f"{stage.name:<10}{chosen.engine:<12}{described[stage.name]['fingerprint']:<18}{'; '.join(rules)}")
+    cpus, gpus, where = _resources()
+    print(f"\nplacement on {where} with {cpus:g} CPUs and {gpus:g} GPUs:")
+    for line in describe(plan_groups(config, cpus, gpus)):
+        print(f"  {line}")
+    return 0
+
+
+def _resources() -> tuple[float, float, str]:
+    """The cluster's resources when RAY_ADDRESS names one, else this machine's CPUs."""
+    if os.environ.get("RAY_ADDRESS"):
+        from curation.ray_runner import cluster_size, connect
+
+        connect()
+        return (*cluster_size(), "the cluster")
+    return float(len(os.sched_getaffinity(0))), 0.0, "this machine"
