@@ -92,12 +92,8 @@ def _raft(name: str, file: str, sha256: str, size: int) -> Weight:
 # several independent public projects pin for the same files.
 _ALL = (
     _clip("rn50", "RN50.pt", "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762", 255827503),
-    _clip(
-        "clip-vit-b-32", "ViT-B-32.pt", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af", 353976522
-    ),
-    _clip(
-        "clip-vit-l-14", "ViT-L-14.pt", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836", 932768134
-    ),
+    _clip("vit-b-32", "ViT-B-32.pt", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af", 353976522),
+    _clip("vit-l-14", "ViT-L-14.pt", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836", 932768134),
     _easyocr(
         "craft_mlt_25k", "pre-v1.1.6", "4a5efbfb48b4081100544e75e1e2b57f8de3d84f213004b14b85fd4b3748db17", 83152330
     ),
@@ -192,7 +188,7 @@ def require(names: Iterable[str]) -> dict[str, Path]:
     problems = []
     for name in names:
         path = find(name)
-        problem = _how_to_get(name) if path is None else check(name, path)
+        problem = how_to_get(name) if path is None else check(name, path)
         if problem is not None:
             problems.append(f"{name}: {problem}")
         elif path is not None:
@@ -269,7 +265,8 @@ def _own_sums(path: Path, file: str) -> str | None:
     return None
 
 
-def _how_to_get(name: str) -> str:
+def how_to_get(name: str) -> str:
+    """Where to get this model file, under which licence, and where to put it."""
     weight = WEIGHTS[name]
     size = "" if weight.size is None else f", {weight.size / 1e6:.0f} MB"
     place = folders()[0] / weight.file
