@@ -1,0 +1,259 @@
+"""A video file through PyAV: its header, its frames' presentation times, its frames. Runs in the decoding child.
+
+Time 0 of a file is the presentation of its first frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stages.grid_times import nearest
+from stages.picture import MAX_VIDEO_PIXELS, MediaError, check_size
+
+# Containers of video files. Playlists and scripts (HLS, concat, ...) are not: they would open other files.
+FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,mxf,ivf"
+# Containers that store no presentation times: there the k-th frame that comes out is the k-th one shown.
+UNTIMED = frozenset({"avi"})
+# H.264 says of each frame whether any other one refers to it: those that none does need decoding only where wanted.
+# HEVC's like mark holds within a temporal layer only.
+SKIPPABLE = frozenset({"h264"})
+SLACK_S = 0.5  # how much longer than its frames a complete file may claim to be
+
+
+@dataclass
+class Table:
+    """The packets of a video stream in decoding order, as far as they could be read.
+
+    pts, dts: int64 (n,), in units of `base` seconds; key, shown: bool (n,); a packet not shown is only decoded for
+    others (edit lists). timed: whether pts can be relied on. clean: whether every packet is whole.
+    """
+
+    base: float
+    pts: np.ndarray
+    dts: np.ndarray
+    key: np.ndarray
+    shown: np.ndarray
+    last_s: float
+    timed: bool
+    clean: bool
+    order: np.ndarray = field(init=False)
+    seconds: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        shown = np.flatnonzero(self.shown)
+        self.order = shown[np.argsort(self.pts[shown], kind="stable")]  # packets by presentation
+        times = self.pts[self.order] * self.base
+        self.seconds = times - times[0] if len(times) else times
+
+    @property
+    def length_s(self) -> float:
+        """From the first frame to the end of the last one."""
+        return float(self.seconds[-1]) + self.last_s
+
+    def choose(self, wanted_s: np.ndarray, stride: int | None, fps: float, whole_s: float) -> np.ndarray:
+        """Positions, in order of presentation, of the frames nearest to the wanted times; with `stride`, every
+        stride-th one from the first. Raises MediaError where the file ends before."""
+        chosen = nearest(self.seconds, wanted_s)
+        if stride is not None:
+            chosen = chosen[0] + stride * np.arange(len(wanted_s))
+        have = self.length_s + 0.5 / fps + 1e-3
+        late = wanted_s > have if stride is None else chosen >= len(self.seconds)
+        if late.any():
+            first = wanted_s[np.argmax(late)]
+            raise MediaError(f"ends early: frame at {first:.2f} s of {whole_s:.2f} s cannot be decoded")
+        return chosen
+
+
+class VideoFile:
+    """One open video file and its main video stream."""
+
+    def __init__(self, path: str) -> None:
+        import av
+
+        av.logging.set_level(None)
+        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+        try:
+            self.container = av.open(path, options=options, metadata_errors="replace")
+        except av.error.InvalidDataError as error:
+            raise MediaError("is not a video file: no known container format in it, or its index is missing") from error
+        videos = [s for s in self.container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not videos:
+            raise MediaError("has no video stream")
+        self.stream = videos[0]
+        self.alone = len(videos) == len(self.container.streams.video) == 1
+        context = self.stream.codec_context
+        if context is None:
+            raise MediaError("has a video stream in a codec that no decoder here knows")
+        check_size(context.width, context.height, MAX_VIDEO_PIXELS)
+        context.thread_count = 1  # the workers share the cores
+        self.codec: str = context.codec.canonical_name
+        self.base = float(self.stream.time_base)
+        self.timed = self.container.format.name not in UNTIMED
+
+    def close(self) -> None:
+        self.container.close()
+
+    def header(self) -> dict[str, Any]:
+        """Fields of `stages.decode.Header`. Decodes the first frame: it carries the rotation."""
+        context = self.stream.codec_context
+        count, duration, fps = self._extent()
+        if not duration > 0 or not fps > 0:
+            raise MediaError(f"has no duration: {count or 0} frames")
+        rotation = self._rotation()
+        width, height = context.width, context.height
+        if rotation in (90, 270):
+            width, height = height, width
+        return {
+            "width": width,
+            "height": height,
+            "fps": fps,
+            "duration_s": duration,
+            "frame_count": count,
+            "codec": self.codec,
+            "rotation": rotation,
+        }
+
+    def _extent(self) -> tuple[int | None, float, float]:
+        """Number of frames, length in seconds, mean frame rate: from the header where it tells, else from packets."""
+        stream = self.stream
+        rate = float(stream.average_rate or 0)
+        claimed = stream.duration * self.base if stream.duration else 0.0
+        if self.container.format.name == "avi" and claimed and rate:
+            return stream.frames or None, claimed, rate
+        entries = stream.index_entries
+        if stream.frames and "mov" in self.container.format.name and len(entries) > 1:
+            # The index already follows the edit list.
+            stamps = [entry.timestamp for entry in entries if not entry.is_discard]
+            if len(stamps) == stream.frames and claimed and rate:
+                return len(stamps), claimed, rate
+            if len(stamps) > 1:
+                step = (stamps[-1] - stamps[0]) * self.base / (len(stamps) - 1)
+                return len(stamps), step * len(stamps), 1 / step if step else 0.0
+        table = self.table()
+        count = len(table.seconds)
+        if not count:
+            return 0, 0.0, 0.0
+        tag = _clock(stream.metadata.get("DURATION", ""))
+        if tag > table.length_s + SLACK_S:
+            return None, tag, rate or count / table.length_s
+        return count, table.length_s, count / table.length_s if table.length_s else rate
+
+    def _rotation(self) -> int:
+        """Degrees clockwise by which the pictures must be turned, a multiple of 90."""
+        import av
+
+        self._rewind()
+        for packet in self.container.demux(self.stream):
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:  # a later packet may do; `decode` judges the wanted ones
+                continue
+            if frames:
+                return round(-frames[0].rotation / 90) * 90 % 360
+        raise MediaError("not one of its frames can be decoded")
+
+    def _rewind(self) -> None:
+        start = self.stream.start_time
+        self.container.seek(0 if start is None else min(0, start), stream=self.stream)
+
+    def table(self) -> Table:
+        """Read all packets of the stream, decoding none."""
+        import av
+
+        self._rewind()
+        rows: list[tuple[int, int, bool, bool]] = []
+        timed, clean, last = self.timed, True, 0
+        try:
+            for packet in self.container.demux(self.stream):
+                if packet.size == 0:
+                    continue
+                if packet.is_corrupt:
+                    clean = False
+                    continue
+                timed = timed and packet.pts is not None
+                stamp = packet.pts if packet.pts is not None else len(rows)
+                rows.append(
+                    (stamp, stamp if packet.dts is None else packet.dts, packet.is_keyframe, not packet.is_discard)
+                )
+                last = packet.duration or last
+        except av.error.FFmpegError:  # what cannot be read is missing at the end: `choose` says so where it matters
+            clean = False
+        columns = np.array(rows, np.int64).reshape(-1, 4)
+        base, pts = self.base, columns[:, 0]
+        rate = float(self.stream.average_rate or 0)
+        if timed and len(np.unique(pts)) < len(pts):
+            timed = False
+        if not timed:
+            base, pts, last = (1 / rate if rate else 0.0), np.arange(len(pts), dtype=np.int64), 1
+        last_s = last * base or (1 / rate if rate else 0.0)
+        return Table(base, pts, columns[:, 1], columns[:, 2] > 0, columns[:, 3] > 0, last_s, timed, clean)
+
+    def decode(self, table: Table, chosen: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (position, picture) for each position of `chosen` (ascending), the picture uint8 RGB (h, w, 3), not
+        yet turned upright. Decodes from the last keyframe that all of them can be decoded from."""
+        import av
+        from av.video.reformatter import VideoReformatter
+
+        wanted = sorted(set(chosen))
+        position = {int(table.pts[table.order[p]]): p for p in wanted}
+        start = self._seek(table, table.order[wanted]) if table.timed else self._seek_start()
+        first_pts = table.pts[start]
+        context, reformatter = self.stream.codec_context, VideoReformatter()
+        skip = table.timed and self.codec in SKIPPABLE
+        found, counted = 0, 0
+        for packet in self.container.demux(self.stream):
+            if skip:
+                context.skip_frame = "DEFAULT" if packet.pts in position else "NONREF"
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError as error:
+                raise MediaError(f"is damaged before {self._at(table, wanted[found])}") from error
+            for frame in frames:
+                stamp = frame.pts if table.timed else counted
+                counted += 1
+                if frame.is_corrupt and (stamp is None or stamp >= first_pts):
+                    raise MediaError(f"is damaged before {self._at(table, wanted[found])}")
+                if stamp in position:
+                    yield position[stamp], reformatter.reformat(frame, format="rgb24").to_ndarray()
+                    found += 1
+                    if found == len(wanted):
+                        return
+        raise MediaError(f"frame at {self._at(table, wanted[found])} cannot be decoded")
+
+    def _at(self, table: Table, position: int) -> str:
+        return f"{table.seconds[position]:.2f} s of {table.length_s:.2f} s"
+
+    def _seek_start(self) -> int:
+        self._rewind()
+        return 0
+
+    def _seek(self, table: Table, packets: np.ndarray) -> int:
+        """Go to the last keyframe from which all `packets` (indices) can be decoded; the index of its packet.
+
+        A frame that is shown before the keyframe it is stored after (open GOP) needs the keyframe before that one.
+        """
+        first_pts, first_packet = table.pts[packets].min(), packets.min()
+        keys = np.flatnonzero(table.key)
+        keys = keys[(table.pts[keys] <= first_pts) & (keys <= first_packet)]
+        start = int(keys[-1]) if len(keys) else 0
+        index_of = {int(stamp): i for i, stamp in enumerate(table.pts)}
+        for stamp in (table.pts[start], table.dts[start], table.dts[max(0, start - 1)]):
+            self.container.seek(int(stamp), stream=self.stream)
+            landed = next(iter(self.container.demux(self.stream)), None)
+            if landed is not None and index_of.get(landed.pts, start + 1) <= start:
+                self.container.seek(int(stamp), stream=self.stream)
+                return start
+        return self._seek_start()
+
+
+def _clock(text: str) -> float:
+    """Seconds of "00:00:06.000000000"; 0 where the text is none."""
+    try:
+        hours, minutes, seconds = text.split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except ValueError:
+        return 0.0
