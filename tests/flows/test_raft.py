@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from flows.raft import Raft
+from tests import upstream_layouts
 
 torch = pytest.importorskip("torch")
 optical_flow = pytest.importorskip("torchvision.models.optical_flow")
@@ -88,3 +91,16 @@ def test_what_does_not_fit_is_refused() -> None:
         with pytest.raises(ValueError, match=rf"from 128 in multiples of 8, got {size[1]} x {size[0]}"):
             raft.flows([frames(2, 1, *size)])
     assert raft.flows([]) == []
+
+
+@pytest.mark.parametrize(("name", "count"), [("raft_large", 5257536), ("raft_small", 990162)])
+def test_files_of_the_published_layout_load_strictly(name: str, count: int, tmp_path: Path) -> None:
+    # the counts are those of torchvision's metadata of the published weights
+    layout = getattr(upstream_layouts, name)()
+    assert upstream_layouts.parameters(layout) == count
+    state = torch.load(upstream_layouts.write(layout, tmp_path / "raft.pth"), weights_only=True)
+    loaded = Raft(state, name).model.state_dict()
+    assert {key: tuple(value.shape) for key, value in loaded.items()} == layout
+    del state["feature_encoder.conv.bias"]
+    with pytest.raises(ValueError, match=r"feature_encoder\.conv\.bias"):
+        Raft(state, name)
