@@ -232,3 +232,29 @@ def own(path: Path, folder: Path) -> Path:
     with (folder / "sha256sums.txt").open("a") as file:
         file.write(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n")
     return path
+
+
+def write_script(layout: Layout, path: Path, seed: int) -> Path:
+    """The same as a TorchScript archive, the form in which OpenAI publishes CLIP."""
+    import torch
+
+    class Node(torch.nn.Module):
+        def forward(self) -> int:
+            return 0
+
+    root = Node()
+    for name, tensor in torch.load(write(layout, path, seed), weights_only=True).items():
+        *parents, leaf = name.split(".")
+        node: torch.nn.Module = root
+        for parent in parents:
+            if parent not in dict(node.named_children()):
+                node.add_module(parent, Node())
+            node = node.get_submodule(parent)
+        node.register_buffer(leaf, tensor)
+    torch.jit.save(torch.jit.script(root), path)
+    return path
+
+
+def tiny_clip_resnet() -> Layout:
+    """RN50's layout in a size that runs in a test."""
+    return clip_resnet(width=16, layers=(1, 2, 1, 1), embed=32, text=64, text_layers=2)
