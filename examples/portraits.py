@@ -2,424 +2,155 @@
 
     python examples/portraits.py OUT
 
-writes about two dozen files and `truth.json`: for each file the expected verdict, and for the good ones the true motion
-intensity M and the kind of action. The face is the public-domain portrait of Eileen Collins that scikit-image carries,
-cut out and moved over a brick wall, so that the true optical flow is known in closed form.
-
-Lengths are in grid pixels (the shorter side of a frame is 512 of them) unless said otherwise; x runs right, y down.
+writes two dozen files and `truth.json`: for each file the expected verdict, and for the good ones the true motion
+intensity M and the kind of action.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import cache, cached_property
-from itertools import pairwise
+import json
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-GRID = 512
-STEP_S = 0.25  # one step of the frame grid: 4 frames a second
-FACE_AT = (256.0, 205.0)  # where the middle of the face rests on the grid
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where run as a file, only this folder is on the path
 
+from examples.rendering import MOTIONS, astronaut, render, write_video
 
-@dataclass(frozen=True, eq=False)
-class Portrait:
-    """A cut-out person.
+ENCODING = {"preset": "veryfast", "crf": "18"}
 
-    image: uint8 RGB (h, w, 3). matte: float32 (h, w), 1 where the person is. Points are (x, y) in the image's pixels:
-    middle of the face, middle of the mouth; head: half axes of the ellipse around the head, centred above the face's
-    middle by a quarter of its height. zoom: grid pixels per image pixel.
-    """
+# file: motion, speed. Spread over M from 0 to 20, and over all kinds of motion.
+GOOD: dict[str, tuple[str, float]] = {
+    "still.mp4": ("still", 0),
+    "talk.mp4": ("talk", 4),
+    "shake.mp4": ("shake", 4),
+    "nod.mp4": ("nod", 5),
+    "tilt_right.mp4": ("tilt_right", 2),
+    "tilt_left.mp4": ("tilt_left", 1.5),
+    "farther.mp4": ("farther", 2),
+    "nearer.mp4": ("nearer", 4),
+    "left_1.mp4": ("left", 1),
+    "up_3.mp4": ("up", 3),
+    "left_6.mp4": ("left", 6),
+    "down_9.mp4": ("down", 9),
+    "right_12.mp4": ("right", 12),
+    "right_15.mp4": ("right", 15),
+    "pan_right_8.mp4": ("pan_right", 8),
+}
 
-    image: np.ndarray
-    matte: np.ndarray
-    face: tuple[float, float]
-    mouth: tuple[float, float]
-    head: tuple[float, float]
-    zoom: float
-
-
-@dataclass(frozen=True)
-class Motion:
-    """How one kind of motion moves what.
-
-    what: the part that moves. dx, dy, scale, roll: displacement, relative size and rotation (radians, clockwise) per
-    pixel of path. room: longest one-way path, px; longer ones turn back and forth. period_s: of an oscillation, or None
-    for a steady motion.
-    """
-
-    what: Literal["person", "head", "face", "jaw", "camera"]
-    dx: float = 0.0
-    dy: float = 0.0
-    scale: float = 0.0
-    roll: float = 0.0
-    room: float = 300.0
-    period_s: float | None = None
-
-
-MOTIONS: dict[str, Motion] = {
-    "still": Motion("person"),
-    "left": Motion("person", dx=-1),
-    "right": Motion("person", dx=1),
-    "up": Motion("person", dy=-1, room=200),
-    "down": Motion("person", dy=1, room=200),
-    "nearer": Motion("person", scale=1 / 100, room=75),
-    "farther": Motion("person", scale=-1 / 100, room=75),
-    "tilt_right": Motion("head", roll=1 / 100, room=55),
-    "tilt_left": Motion("head", roll=-1 / 100, room=55),
-    "nod": Motion("face", dy=1, period_s=1.5),
-    "shake": Motion("face", dx=1, period_s=1.5),
-    "talk": Motion("jaw", dy=1, period_s=0.7),
-    "pan_left": Motion("camera", dx=1),  # the camera turns left, so the picture moves right
-    "pan_right": Motion("camera", dx=-1),
-    "zoom_in": Motion("camera", scale=1 / 100, room=75),
+# file: what must become of it, and why.
+FAULTY: dict[str, tuple[str, str | None]] = {
+    "too_small.mp4": ("rejected", "resolution"),
+    "too_short.mp4": ("rejected", "too_short"),
+    "blurred.mp4": ("rejected", "quality"),
+    "burnt_in_caption.mp4": ("rejected", "text_overlay"),
+    "no_face.mp4": ("rejected", "no_face"),
+    "two_faces.mp4": ("rejected", "multiple_faces"),
+    "truncated.mp4": ("failed", None),
+    "empty.mp4": ("failed", None),
+    "text_file.mp4": ("failed", None),
 }
 
 
-@cache
-def astronaut() -> Portrait:
-    """The portrait that scikit-image carries, cut out of its background by GrabCut inside a hand-drawn outline."""
-    import cv2
-    from skimage import data
-
-    image = data.astronaut()
-
-    def fill(mask: np.ndarray, label: int, *points: tuple[int, int]) -> None:
-        cv2.fillPoly(mask, [np.array(points)], label)
-
-    # fmt: off
-    near = np.zeros(image.shape[:2], np.uint8)
-    fill(near, 1, (150, 80), (165, 30), (215, 8), (270, 20), (305, 70), (300, 130), (320, 200), (355, 260), (375, 345),
-         (512, 340), (512, 512), (10, 512), (20, 300), (60, 240), (110, 210), (115, 160), (150, 145))
-    labels = np.where(near, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    fill(labels, cv2.GC_FGD, (180, 60), (220, 30), (275, 60), (280, 110), (258, 165), (266, 183), (300, 230),
-         (340, 300), (352, 400), (480, 420), (490, 512), (50, 512), (50, 300), (90, 250), (135, 250), (120, 200), (130, 172),
-         (160, 157), (190, 165), (172, 110))
-    fill(labels, cv2.GC_BGD, (152, 142), (166, 128), (178, 131), (182, 143))  # wall between hair and collar
-    fill(labels, cv2.GC_BGD, (262, 154), (260, 166), (278, 180), (294, 175), (292, 132), (276, 136))
-    # fmt: on
-    labels[cv2.dilate(near, np.ones((15, 15), np.uint8)) == 0] = cv2.GC_BGD
-    cv2.setRNGSeed(0)
-    cv2.grabCut(image, labels, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
-    person = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8)
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(person)
-    person = (parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])).astype(np.uint8)
-
-    # The last pixels before the outline still hold some of the old wall: take their colour from further inside.
-    inside = cv2.erode(person, np.ones((5, 5), np.uint8))
-    rim = cv2.dilate(person, np.ones((9, 9), np.uint8)) - inside
-    image = cv2.inpaint(image, rim, 3, cv2.INPAINT_TELEA)
-    matte = np.clip(1.5 * cv2.GaussianBlur(person.astype(np.float32), (0, 0), 1.3) - 0.5, 0, 1)
-    return Portrait(image, matte, face=(224, 122), mouth=(224, 147), head=(84, 106), zoom=1.3)
-
-
-@cache
-def brick_wall() -> np.ndarray:
-    """uint8 RGB (512, 512, 3): scikit-image's brick texture in a warm tone."""
-    from skimage import data
-
-    tone = np.array([1.0, 0.9, 0.8]) * 0.8 + 0.12
-    return np.clip(data.brick()[..., None] * tone + 40, 0, 255).astype(np.uint8)
-
-
-def _smoothstep(x: np.ndarray) -> np.ndarray:
-    """0 below 0, 1 above 1, smooth between."""
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
-
-
-def _similar(
-    points: np.ndarray, about: tuple[float, float], scale: float, roll: float, shift: np.ndarray
-) -> np.ndarray:
-    """(..., 2) points scaled and rotated (clockwise on screen) about a point, then shifted."""
-    c, s = scale * math.cos(roll), scale * math.sin(roll)
-    return (points - about) @ np.array([[c, s], [-s, c]]) + about + shift
-
-
-def _dissimilar(
-    points: np.ndarray, about: tuple[float, float], scale: float, roll: float, shift: np.ndarray
-) -> np.ndarray:
-    """The inverse of `_similar`."""
-    return _similar(points - shift, about, 1 / scale, -roll, np.zeros(2))
-
-
-@dataclass(frozen=True, eq=False)
-class Rendered:
-    """A portrait under known motion; frames are rendered when asked for.
-
-    speed: px per 1/4 s along the path of the motion; of an oscillation, the mean over its period. size: (width, height)
-    of the frames in their own pixels; the grid is the square in their middle.
-    """
-
-    motion: str
-    speed: float
-    fps: float
-    seconds: float
-    size: tuple[int, int]
-    portrait: Portrait
-    ground: np.ndarray
-
-    @property
-    def one_way(self) -> bool:
-        """Whether the steady motion keeps its direction from the first frame to the last."""
-        kind = MOTIONS[self.motion]
-        return kind.period_s is None and self.speed * self.seconds / STEP_S <= kind.room
-
-    def times(self, count: int = 16, step_s: float = STEP_S) -> np.ndarray:
-        """float64 (count,): seconds of the grid frames in the middle of the video."""
-        last = (round(self.fps * self.seconds) - 1) / self.fps
-        return (last - (count - 1) * step_s) / 2 + step_s * np.arange(count)
-
-    def frames(self) -> Iterator[np.ndarray]:
-        """Every frame of the video, uint8 RGB (h, w, 3)."""
-        return (self.frame(i / self.fps) for i in range(round(self.fps * self.seconds)))
-
-    def grid(self) -> np.ndarray:
-        """The 16 grid frames, uint8 RGB (16, 512, 512, 3), straight from the renderer (size must be 512x512)."""
-        assert self.size == (GRID, GRID)
-        return np.stack([self.frame(t) for t in self.times()])
-
-    def frame(self, t: float) -> np.ndarray:
-        """The frame at t seconds, uint8 RGB (h, w, 3)."""
-        if not self._local:
-            return _over(self._person(t), self._wall(t) if self._camera else self._still_wall)
-        picture = self._resting.copy()
-        (cx, cy), (rx, ry), _, outer = self._part
-        low, high = ((np.array([cx - s * rx, cy - s * ry]) - self._corner) * self._unit for s in (outer, -outer))
-        x0, y0 = (int(v) // 4 * 4 for v in np.maximum(low, 0))
-        x1, y1 = (int(v) // 4 * 4 for v in np.minimum(high + 4, self.size))
-        picture[y0:y1, x0:x1] = _over(self._part_of_person(t, x0, y0, x1, y1), self._still_wall[y0:y1, x0:x1])
-        return picture
-
-    def true_flow(self, t0: float, t1: float) -> np.ndarray:
-        """Where each grid pixel of the frame at t0 is at t1: float32 (512, 512, 2), displacement (x, y) in px."""
-        import cv2
-
-        x, y = np.meshgrid(np.arange(GRID), np.arange(GRID))
-        seen = np.stack([x, y], -1) + 0.5
-        still = self._without_camera(seen, t0)
-        rest = self._at_rest(still, t0)
-        at = (self._in_portrait(rest) - 0.5).astype(np.float32)
-        matte = cv2.remap(self.portrait.matte, at[..., 0], at[..., 1], cv2.INTER_LINEAR)
-        then = np.where(matte[..., None] > 0.5, self._moved(rest, t1), still)
-        return (self._with_camera(then, t1) - seen).astype(np.float32)
-
-    def true_flows(self) -> np.ndarray:
-        """The true flow of the 15 pairs of grid frames, float32 (15, 512, 512, 2)."""
-        times = self.times()
-        return np.stack([self.true_flow(a, b) for a, b in pairwise(times)])
-
-    @property
-    def _unit(self) -> float:
-        """Frame pixels per grid pixel."""
-        return min(self.size) / GRID
-
-    @property
-    def _corner(self) -> np.ndarray:
-        """The frame's top left corner on the grid."""
-        return (GRID - np.array(self.size) / self._unit) / 2
-
-    @cached_property
-    def _still_wall(self) -> np.ndarray:
-        return self._wall(0)
-
-    @cached_property
-    def _resting(self) -> np.ndarray:
-        return _over(self._person(0), self._still_wall)
-
-    def _wall(self, t: float) -> np.ndarray:
-        import cv2
-
-        return self._warp(self.ground, lambda seen: self._without_camera(seen, t), cv2.BORDER_REFLECT)
-
-    def _person(self, t: float) -> np.ndarray:
-        """The whole person at t (at rest, where only a part moves): uint8 RGBA (h, w, 4)."""
-        rgba = _rgba(self.portrait)
-        if self._local:
-            return self._warp(rgba, self._in_portrait)
-        return self._warp(rgba, lambda seen: self._in_portrait(self._at_rest(self._without_camera(seen, t), t)))
-
-    def _warp(self, image: np.ndarray, source: Callable[[np.ndarray], np.ndarray], border: int = 0) -> np.ndarray:
-        """The frame whose pixels come from `source`, an affine map of the grid onto the image."""
-        import cv2
-
-        o, x, y = source(np.array([[0, 0], [1, 0], [0, 1]]) / self._unit + self._corner)
-        linear = np.column_stack([x - o, y - o])
-        matrix = np.column_stack([linear, o + linear @ [0.5, 0.5] - 0.5])  # OpenCV's pixel centres are whole numbers
-        how = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(image, matrix, self.size, flags=how, borderMode=border)
-
-    def _part_of_person(self, t: float, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
-        """The person in this box of the frame while a part moves. Solved on every fourth pixel: the warp is smooth."""
-        import cv2
-
-        def lattice(stride: int) -> np.ndarray:
-            x, y = np.meshgrid(np.arange(x0, x1, stride), np.arange(y0, y1, stride))
-            return (np.stack([x, y], -1) + stride / 2) / self._unit + self._corner
-
-        coarse = lattice(4)
-        rest = lattice(1) + cv2.resize(self._at_rest(coarse, t) - coarse, (x1 - x0, y1 - y0))
-        source = (self._in_portrait(rest) - 0.5).astype(np.float32)
-        return cv2.remap(
-            _rgba(self.portrait), source[..., 0], source[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+def intensity(flows: np.ndarray) -> float:
+    """TODO"""
+    return float(
+        np.mean(
+            [
+                (lambda m: m[m > m.mean()].mean() if (m > m.mean()).any() else m.mean())(np.linalg.norm(f, axis=-1))
+                for f in flows
+            ]
         )
-
-    def _path(self, t: float) -> float:
-        """How far along its path the motion is at t seconds, px; 0 in the middle of a steady motion."""
-        kind = MOTIONS[self.motion]
-        if kind.period_s is not None:
-            swing = self.speed * math.pi / (4 * math.sin(math.pi * STEP_S / kind.period_s))
-            angle = 2 * math.pi * t / kind.period_s
-            return swing * (1 - math.cos(angle)) if kind.what == "jaw" else swing * math.sin(angle)
-        straight = self.speed * (t - self.seconds / 2) / STEP_S
-        return kind.room / math.pi * math.asin(math.sin(math.pi * straight / kind.room))  # folds the path into its room
-
-    def _pose(self, t: float) -> tuple[float, float, np.ndarray]:
-        """Scale, roll and shift at t seconds."""
-        kind, path = MOTIONS[self.motion], self._path(t)
-        return math.exp(kind.scale * path), kind.roll * path, path * np.array([kind.dx, kind.dy])
-
-    @property
-    def _camera(self) -> bool:
-        return MOTIONS[self.motion].what == "camera"
-
-    @property
-    def _local(self) -> bool:
-        """Whether only a part of the person moves."""
-        return MOTIONS[self.motion].what in ("head", "face", "jaw")
-
-    def _with_camera(self, points: np.ndarray, t: float) -> np.ndarray:
-        return _similar(points, (GRID / 2, GRID / 2), *self._pose(t)) if self._camera else points
-
-    def _without_camera(self, points: np.ndarray, t: float) -> np.ndarray:
-        return _dissimilar(points, (GRID / 2, GRID / 2), *self._pose(t)) if self._camera else points
-
-    @property
-    def _part(self) -> tuple[tuple[float, float], tuple[float, float], float, float]:
-        """The ellipse that moves: centre, half axes, and the radii (in half axes) up to and from which all and nothing
-        of it moves."""
-        p = self.portrait
-        (mx, my), hx, hy = np.subtract(p.mouth, p.face) * p.zoom + FACE_AT, p.head[0] * p.zoom, p.head[1] * p.zoom
-        what = MOTIONS[self.motion].what
-        if what == "head":
-            return (FACE_AT[0], FACE_AT[1] - 0.15 * hy), (hx, hy), 1.0, 1.45
-        if what == "face":
-            return FACE_AT, (0.75 * hx, 0.9 * hy), 0.2, 1.25
-        assert what == "jaw"
-        return (mx, my + 0.2 * hy), (0.5 * hx, 0.3 * hy), 0.2, 1.2
-
-    def _moved(self, rest: np.ndarray, t: float) -> np.ndarray:
-        """Where points of the person at rest are at t, before the camera: x = p + w(p) (similarity(p) - p)."""
-        if self._camera:
-            return rest
-        about = (FACE_AT[0], FACE_AT[1] + 0.65 * self.portrait.head[1] * self.portrait.zoom)  # the neck
-        moved = _similar(rest, about if self._local else FACE_AT, *self._pose(t))
-        if not self._local:
-            return moved
-        centre, axes, inner, outer = self._part
-        radius = np.linalg.norm((rest - centre) / axes, axis=-1, keepdims=True)
-        weight = _smoothstep((outer - radius) / (outer - inner))
-        if MOTIONS[self.motion].what == "jaw":  # nothing moves above the line between the lips
-            lips = FACE_AT[1] + (self.portrait.mouth[1] - self.portrait.face[1]) * self.portrait.zoom
-            weight = weight * _smoothstep((rest[..., 1:] - lips + 2) / 10)
-        return rest + weight * (moved - rest)
-
-    def _at_rest(self, points: np.ndarray, t: float) -> np.ndarray:
-        """The inverse of `_moved`: in closed form for the whole person, by damped fixed-point iteration for a part."""
-        if self._camera:
-            return points
-        if not self._local:
-            return _dissimilar(points, FACE_AT, *self._pose(t))
-        rest = points
-        for _ in range(15):
-            rest = rest + 0.7 * (points - self._moved(rest, t))
-        return rest
-
-    def _in_portrait(self, rest: np.ndarray) -> np.ndarray:
-        p = self.portrait
-        return (rest - FACE_AT) / p.zoom + p.face
-
-
-@cache
-def _rgba(portrait: Portrait) -> np.ndarray:
-    return np.dstack([portrait.image, np.round(255 * portrait.matte).astype(np.uint8)])
-
-
-def _over(person: np.ndarray, ground: np.ndarray) -> np.ndarray:
-    """RGBA over RGB."""
-    import cv2
-
-    alpha = person[..., 3].astype(np.float32) / 255
-    return cv2.blendLinear(cv2.cvtColor(person, cv2.COLOR_RGBA2RGB), np.ascontiguousarray(ground), alpha, 1 - alpha)
-
-
-def render(
-    motion: str,
-    speed: float = 0.0,
-    *,
-    fps: float = 25,
-    seconds: float = 4.5,
-    size: tuple[int, int] = (GRID, GRID),
-    portrait: Portrait | None = None,
-    ground: np.ndarray | None = None,
-) -> Rendered:
-    """A portrait under one of `MOTIONS` at `speed` px per 1/4 s; the astronaut before a brick wall by default."""
-    return Rendered(
-        motion, speed, fps, seconds, size, portrait or astronaut(), brick_wall() if ground is None else ground
     )
 
 
-def write_video(
-    path: Path,
-    frames: Iterable[np.ndarray],
-    fps: float,
-    *,
-    codec: str = "libx264",
-    options: dict[str, str] | None = None,
-    rotation: int = 0,
-) -> None:
-    """Encode uint8 RGB (h, w, 3) frames of even width and height. One thread, so that the bytes do not vary.
+def _burn_in(frame: np.ndarray) -> np.ndarray:
+    """The frame with two lines of subtitle."""
+    import cv2
 
-    rotation: degrees clockwise (0, 90, 180, 270) by which a player turns the frames, written as metadata.
-    """
-    from fractions import Fraction
-
-    import av
-
-    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
-        stream: Any = None
-        for frame in frames:
-            if stream is None:
-                stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options or {})
-                stream.height, stream.width = frame.shape[:2]
-                stream.pix_fmt = "yuv420p"
-                stream.codec_context.thread_count = 1
-                if rotation:
-                    stream.set_display_rotation(-rotation)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+    frame = frame.copy()
+    for line, y in (("Subscribe to our channel", 440), ("for more from space", 485)):
+        (width, _), _ = cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, 1.1, 2)
+        for colour, thickness in (((0, 0, 0), 7), ((255, 255, 255), 2)):
+            at = ((frame.shape[1] - width) // 2, y)
+            cv2.putText(frame, line, at, cv2.FONT_HERSHEY_SIMPLEX, 1.1, colour, thickness, cv2.LINE_AA)
+    return frame
 
 
-# name: motion, speed. Spread over M from 0 to 20, and over all kinds of motion.
-GOOD: dict[str, tuple[str, float]] = {
-    "still": ("still", 0),
-    "talk": ("talk", 4),
-    "shake": ("shake", 4),
-    "nod": ("nod", 5),
-    "tilt_right": ("tilt_right", 2),
-    "tilt_left": ("tilt_left", 3),
-    "farther": ("farther", 2),
-    "nearer": ("nearer", 4),
-    "left_1": ("left", 1),
-    "up_3": ("up", 3),
-    "left_6": ("left", 6),
-    "down_9": ("down", 9),
-    "right_12": ("right", 12),
-    "right_15": ("right", 15),
-    "pan_left_3": ("pan_left", 3),
-    "pan_right_8": ("pan_right", 8),
-}
+def _beside_mirrored(frame: np.ndarray) -> np.ndarray:
+    """The middle half of the frame and its mirror image side by side: two people."""
+    half = frame[:, frame.shape[1] // 4 : 3 * frame.shape[1] // 4]
+    return np.hstack([half, half[:, ::-1]])
+
+
+def write_faulty(path: Path) -> None:
+    """Write the file of `FAULTY` that `path` names."""
+    import cv2
+    from skimage import data
+
+    if path.name == "empty.mp4":
+        path.write_bytes(b"")
+    elif path.name == "text_file.mp4":
+        path.write_text("This is a text file, whatever its name says.\n")
+    elif path.name == "truncated.mp4":
+        write_video(path, render("left", 4).frames(), 25, options=ENCODING)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    elif path.name == "no_face.mp4":
+        write_video(path, [cv2.resize(data.coffee(), (768, 512), interpolation=cv2.INTER_CUBIC)] * 110, 25)
+    else:
+        clip = {
+            "too_small.mp4": render("right", 5, size=(384, 384)),
+            "too_short.mp4": render("left", 5, seconds=2),
+        }.get(path.name, render("right", 4))
+        change: Callable[[np.ndarray], np.ndarray] = {
+            "blurred.mp4": lambda frame: cv2.GaussianBlur(frame, (0, 0), 5),
+            "burnt_in_caption.mp4": _burn_in,
+            "two_faces.mp4": _beside_mirrored,
+        }.get(path.name, lambda frame: frame)
+        write_video(path, map(change, clip.frames()), clip.fps, options=ENCODING)
+
+
+def write_clip(path: Path) -> dict[str, Any]:
+    """Write the file of `GOOD` or `FAULTY` that `path` names; return what is true of it."""
+    if path.name in FAULTY:
+        write_faulty(path)
+        status, reason = FAULTY[path.name]
+        return {"status": status, "reason": reason}
+    motion, speed = GOOD[path.name]
+    clip = render(motion, speed)
+    write_video(path, clip.frames(), clip.fps, options=ENCODING)
+    return {
+        "status": "kept",
+        "reason": None,
+        "motion_intensity": round(intensity(clip.true_flows()), 4),
+        "action": motion if clip.one_way or MOTIONS[motion].period_s else f"{motion}_and_back",
+    }
+
+
+def write_all(out: Path) -> dict[str, dict[str, Any]]:
+    """Write every clip and `truth.json` into the folder `out`; return the truth by file name."""
+    out.mkdir(parents=True, exist_ok=True)
+    names = [*GOOD, *FAULTY]
+    astronaut()
+    with ThreadPoolExecutor() as pool:
+        truth = dict(zip(names, pool.map(lambda name: write_clip(out / name), names), strict=True))
+    (out / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
+    return truth
+
+
+def main() -> None:
+    import argparse
+
+    parser = argparse.ArgumentParser(description="Render portrait videos under known motion, and faulty ones.")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    out = parser.parse_args().out
+    truth = write_all(out)
+    print(f"{len(truth)} files in {out}, what is true of them in {out / 'truth.json'}")
+
+
+if __name__ == "__main__":
+    main()
