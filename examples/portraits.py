@@ -19,7 +19,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where run as a file, only this folder is on the path
 
-from examples.rendering import MOTIONS, astronaut, render, write_video
+from examples.people import astronaut
+from examples.rendering import MOTIONS, render, write_video
 
 ENCODING = {"preset": "veryfast", "crf": "18"}
 
@@ -29,8 +30,8 @@ GOOD: dict[str, tuple[str, float]] = {
     "talk.mp4": ("talk", 4),
     "shake.mp4": ("shake", 4),
     "nod.mp4": ("nod", 5),
-    "tilt_right.mp4": ("tilt_right", 2),
-    "tilt_left.mp4": ("tilt_left", 1.5),
+    "tilt_right.mp4": ("tilt_right", 1.8),
+    "tilt_left.mp4": ("tilt_left", 1.2),
     "farther.mp4": ("farther", 2),
     "nearer.mp4": ("nearer", 4),
     "left_1.mp4": ("left", 1),
@@ -105,6 +106,7 @@ def write_faulty(path: Path) -> None:
         clip = {
             "too_small.mp4": render("right", 5, size=(384, 384)),
             "too_short.mp4": render("left", 5, seconds=2),
+            "two_faces.mp4": render("talk", 4),
         }.get(path.name, render("right", 4))
         change: Callable[[np.ndarray], np.ndarray] = {
             "blurred.mp4": lambda frame: cv2.GaussianBlur(frame, (0, 0), 5),
@@ -135,7 +137,7 @@ def write_all(out: Path) -> dict[str, dict[str, Any]]:
     """Write every clip and `truth.json` into the folder `out`; return the truth by file name."""
     out.mkdir(parents=True, exist_ok=True)
     names = [*GOOD, *FAULTY]
-    astronaut()
+    astronaut()  # once, before the threads want it
     with ThreadPoolExecutor() as pool:
         truth = dict(zip(names, pool.map(lambda name: write_clip(out / name), names), strict=True))
     (out / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
