@@ -70,6 +70,7 @@ _ALL = [
     _field("action", pa.string(), "action phrase A"),
     # embedding
     _field("image_embedding", pa.list_(pa.float32()), "image embedding of the face crop, unit length"),
+    _field("frame_embedding", pa.list_(pa.float32()), "image embedding of a whole frame, unit length"),
     # decided over the whole dataset
     _field("motion_intensity_capped", pa.float64(), "M capped (A.5), what the model is conditioned on", "", "0..20"),
     _field("motion_bin", pa.int16(), "bin of M for resampling; null for images", "", ">=0"),

@@ -258,3 +258,8 @@ def write_script(layout: Layout, path: Path, seed: int) -> Path:
 def tiny_clip_resnet() -> Layout:
     """RN50's layout in a size that runs in a test."""
     return clip_resnet(width=16, layers=(1, 2, 1, 1), embed=32, text=64, text_layers=2)
+
+
+def tiny_clip_vit() -> Layout:
+    """ViT's layout in a size that runs in a test."""
+    return clip_vit(width=64, layers=2, patch=32, embed=48, text=64, text_layers=1, vocabulary=64)
