@@ -147,7 +147,7 @@ def _columns(config: Config, measurements: Measurements, weights: Weights) -> di
     sql |= {
         "motion_intensity_capped": f"CASE WHEN code = 0 THEN least(motion_intensity, {config.resample.max_intensity!r}) END",
         "motion_bin": kept_bin,
-        "sample_weight": f"CASE WHEN code = 0 AND kind = 'image' THEN {weights.image!r} "
+        "sample_weight": f"CASE WHEN code = 0 AND kind = 'image' THEN {float(weights.image)!r} "
         f"WHEN code = 0 THEN CAST(CASE ({kept_bin}) {bins} END AS DOUBLE) END",
         "identity": "NULL",
         "split": f"CASE WHEN CAST('0x' || md5(source || '/' || path)[:8] AS BIGINT) < "

@@ -140,7 +140,8 @@ def measure(config: Config, engines: dict[str, Any], known: Any, runner: str) ->
     recorder = Recorder(Path(config.output), stages)
     verdicts: Counter[str] = Counter()
     startup = None
-    with tqdm(total=todo, unit="clip", desc="measuring", file=sys.stderr, dynamic_ncols=True) as bar:
+    every = 0.5 if sys.stderr.isatty() else 30.0  # a log wants a line now and then, not a moving bar
+    with tqdm(total=todo, unit="clip", desc="measuring", dynamic_ncols=True, mininterval=every, maxinterval=every) as bar:
         try:
             for task in _runner(config, runner)(pending_tasks(known)):
                 if startup is None:
@@ -151,8 +152,8 @@ def measure(config: Config, engines: dict[str, Any], known: Any, runner: str) ->
                 for name, seconds in task.seconds.items():
                     by_stage[name]["seconds"] += seconds
                 verdicts["failed" if any(row.get("error") for row in task.new.values()) else "measured"] += 1
+                bar.set_postfix(failed=verdicts["failed"], refresh=False)
                 bar.update()
-                bar.set_postfix(failed=verdicts["failed"])
         finally:
             recorder.flush()
     for entry in by_stage.values():

@@ -79,7 +79,7 @@ class Measurements:
 
     def batches(self, sql: str, rows: int = 1000) -> Iterator[pa.RecordBatch]:
         """The result of a large query over `verdicts`, streamed."""
-        yield from self._db.cursor().execute(sql).to_arrow_reader(rows)
+        yield from self._db.cursor().sql(sql).to_arrow_reader(rows)
 
     def _table(self, name: str, files: list[str], schema: pa.Schema) -> None:
         """A view over Parquet files, or an empty table where there are none yet."""
