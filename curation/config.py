@@ -1,32 +1,23 @@
-"""sources.yaml: read, overridden, and validated whole before anything runs.
-
-Every mistake is a ConfigError of one line that names the file, the key and what was expected.
-"""
+"""The configuration of a run, as pydantic models; `curation.config_file` reads it from sources.yaml."""
 
 from __future__ import annotations
 
-import difflib
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from curation.profiles import COMMON_THRESHOLDS, ENGINE_THRESHOLDS, PROFILES
-from stages.base import Params, Stage
+from stages.base import Stage
 from stages.frames import FrameSpec
 from stages.table import STAGES
 
 
-class ConfigError(ValueError):
-    """Wrong use; the text is the one line that the user sees."""
+class Strict(BaseModel):
+    """Refuses keys that it does not know."""
 
-
-class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FolderSource(_Strict):
+class FolderSource(Strict):
     """Videos and images under a folder, recursively."""
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -34,7 +25,7 @@ class FolderSource(_Strict):
     root: str = Field(min_length=1)
 
 
-class Resample(_Strict):
+class Resample(Strict):
     """Balancing over motion intensity (A.5): bins over 0..max_intensity, and how often one clip may repeat."""
 
     bins: int = Field(20, ge=1, le=1000)
@@ -45,13 +36,13 @@ class Resample(_Strict):
     seed: int = Field(0, ge=0)
 
 
-class Split(_Strict):
+class Split(Strict):
     """Share of source files whose clips are held out for validation."""
 
     val_fraction: float = Field(0.02, ge=0, lt=1)
 
 
-class GroupConfig(_Strict):
+class GroupConfig(Strict):
     """Stages that run in the same actors, and what one such actor takes."""
 
     stages: list[str] = Field(min_length=1)
@@ -61,7 +52,7 @@ class GroupConfig(_Strict):
     batch: int = Field(1, ge=1)
 
 
-class Execution(_Strict):
+class Execution(Strict):
     """How the work is run. None of it changes what is measured."""
 
     groups: list[GroupConfig] | None = None
@@ -72,21 +63,7 @@ class Execution(_Strict):
     start_timeout_s: float = Field(120.0, gt=0)
 
 
-class _File(_Strict):
-    """The file as the user wrote it."""
-
-    output: str = Field(min_length=1)
-    profile: Literal["embedded", "paper"] = "embedded"
-    sources: list[FolderSource] = Field(min_length=1)
-    stages: dict[str, dict[str, Any]] = {}
-    thresholds: dict[str, float] = {}
-    frames: FrameSpec = FrameSpec()
-    resample: Resample = Resample()
-    split: Split = Split()
-    execution: Execution = Execution()
-
-
-class Chosen(_Strict):
+class Chosen(Strict):
     """The engine chosen for a stage, and its parameters."""
 
     stage: str
@@ -94,7 +71,7 @@ class Chosen(_Strict):
     params: dict[str, Any]
 
 
-class Config(_Strict):
+class Config(Strict):
     """A validated configuration: paths absolute, engines and thresholds complete."""
 
     output: str
@@ -111,182 +88,3 @@ class Config(_Strict):
         """The stages in order, each with the engine chosen for it."""
         by_name = {stage.name: stage for stage in STAGES}
         return [(by_name[chosen.stage], chosen) for chosen in self.stages]
-
-
-def load(path: str | Path, overrides: tuple[str, ...] = (), output: str | None = None) -> Config:
-    """The validated configuration in `path`, with `overrides` ("thresholds.min_side=480") applied over it.
-
-    Paths in the file are relative to the file, `output` given here is relative to the working directory.
-    Raises ConfigError.
-    """
-    path = Path(path)
-    raw = read_yaml(path)
-    for override in overrides:
-        apply_override(raw, override)
-    if output is not None:
-        raw["output"] = str(Path(output).absolute()) if "://" not in output else output
-    return validate(raw, str(path), path.absolute().parent)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not a UTF-8 text file") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}:" if mark else ""
-        raise ConfigError(f"{path}:{where} not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected a mapping with output, profile, sources; got {type(raw).__name__}")
-    return raw
-
-
-def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Set `key.sub=value` in the raw mapping; the value is read as YAML, a list entry is named by its index."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override}: expected KEY=VALUE, such as thresholds.min_side=480")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: the value is not valid YAML") from None
-    *parents, last = key.split(".")
-    node: Any = raw
-    for part in parents:
-        node = node[_index(node, part, override)] if isinstance(node, list) else node.setdefault(part, {})
-        if not isinstance(node, dict | list):
-            raise ConfigError(f"--set {override}: {part} is a value, it has no keys below it")
-    node[_index(node, last, override) if isinstance(node, list) else last] = value
-
-
-def _index(node: list[Any], part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
-        raise ConfigError(f"--set {override}: expected an index from 0 to {len(node) - 1} in place of {part}")
-    return int(part)
-
-
-def validate(raw: dict[str, Any], file: str, base: Path, check_roots: bool = True) -> Config:
-    """The configuration that `raw` describes; relative paths are taken from `base`. Raises ConfigError."""
-    try:
-        parsed = _File.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(f"{file}: {_first(error, _File)}") from None
-    if parsed.profile not in PROFILES:
-        raise ConfigError(f"{file}: profile: {parsed.profile} is not available; expected one of {', '.join(PROFILES)}")
-    stages = _choose_engines(parsed, file)
-    return Config(
-        output=_resolve(parsed.output, base),
-        profile=parsed.profile,
-        sources=_check_sources(parsed.sources, file, base, check_roots),
-        stages=stages,
-        thresholds=_thresholds(parsed, stages, file),
-        frames=parsed.frames,
-        resample=parsed.resample,
-        split=parsed.split,
-        execution=parsed.execution,
-    )
-
-
-def _choose_engines(parsed: _File, file: str) -> tuple[Chosen, ...]:
-    profile = PROFILES[parsed.profile]
-    for name in parsed.stages:
-        if name not in profile:
-            raise ConfigError(f"{file}: stages.{name}: unknown stage{_expected(name, profile)}")
-    chosen = []
-    for stage in STAGES:
-        given = dict(parsed.stages.get(stage.name, {}))
-        engine = given.pop("engine", profile[stage.name])
-        if engine not in stage.engines:
-            raise ConfigError(
-                f"{file}: stages.{stage.name}.engine: unknown engine {engine!r}{_expected(str(engine), stage.engines)}"
-            )
-        model: type[Params] = stage.engines[engine].Params
-        try:
-            params = model.model_validate(given)
-        except ValidationError as error:
-            raise ConfigError(f"{file}: {_first(error, model, f'stages.{stage.name}.')}") from None
-        chosen.append(Chosen(stage=stage.name, engine=engine, params=params.model_dump(mode="json")))
-    return tuple(chosen)
-
-
-def _check_sources(sources: list[FolderSource], file: str, base: Path, roots: bool) -> tuple[FolderSource, ...]:
-    seen: set[str] = set()
-    checked = []
-    for index, source in enumerate(sources):
-        if source.name in seen:
-            raise ConfigError(f"{file}: sources.{index}.name: {source.name} is used twice; names must differ")
-        seen.add(source.name)
-        root = _resolve(source.root, base)
-        if roots and not Path(root).is_dir():
-            raise ConfigError(f"{file}: sources.{index}.root: no such folder: {root}")
-        checked.append(source.model_copy(update={"root": root}))
-    return tuple(checked)
-
-
-def _resolve(path: str, base: Path) -> str:
-    if "://" in path:
-        raise ConfigError(f"{path}: only local paths are supported")
-    return str((base / Path(path).expanduser()).resolve())
-
-
-def _thresholds(parsed: _File, stages: tuple[Chosen, ...], file: str) -> dict[str, float]:
-    thresholds = dict(COMMON_THRESHOLDS)
-    span = parsed.frames.span_s(1.0) if parsed.frames.stride is None else 0.0
-    thresholds["min_duration_s"] = span
-    for chosen in stages:
-        thresholds |= ENGINE_THRESHOLDS.get((chosen.stage, chosen.engine), {})
-    for key, value in parsed.thresholds.items():
-        if key not in thresholds:
-            raise ConfigError(f"{file}: thresholds.{key}: unknown threshold{_expected(key, thresholds)}")
-        if value != value or value < 0:
-            raise ConfigError(f"{file}: thresholds.{key}: expected a number of 0 or more, got {value}")
-        if value > 1 and _is_share(key):
-            raise ConfigError(f"{file}: thresholds.{key}: expected a number from 0 to 1, got {value}")
-        thresholds[key] = value
-    if thresholds["min_duration_s"] < span:
-        raise ConfigError(
-            f"{file}: thresholds.min_duration_s: expected at least {span:g}, which {parsed.frames.count} frames at "
-            f"{parsed.frames.fps:g} fps span; got {thresholds['min_duration_s']:g}"
-        )
-    return thresholds
-
-
-def _is_share(key: str) -> bool:
-    """Whether the column that the threshold is compared with has the range 0..1 in the schema."""
-    rules = [(rule, stage) for stage in STAGES for rule in stage.rules if rule.threshold == key]
-    metadata = [f.metadata or {} for rule, stage in rules for f in stage.fields if f.name == rule.column]
-    return any(m.get(b"range") == b"0..1" for m in metadata)
-
-
-def _first(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
-    """The first problem as `key: what was expected`, and how many more there are."""
-    problems = error.errors()
-    first = problems[0]
-    key = prefix + ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        text = f"unknown key{_expected(str(first['loc'][-1]), _keys_at(model, first['loc'][:-1]))}"
-    elif first["type"] == "missing":
-        text = "is missing"
-    else:
-        text = f"{first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{key}: {text}{more}"
-
-
-def _keys_at(model: Any, loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that the model has at this place."""
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation
-        model = getattr(annotation, "__args__", (annotation,))[0]
-    return list(model.model_fields)
-
-
-def _expected(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(known)}"

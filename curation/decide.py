@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from curation.config import Config, ConfigError, apply_override, read_yaml, validate
+from curation.config import Config
+from curation.config_file import ConfigError, apply_override, read_yaml, validate
 from curation.run import CONFIG, SUMMARY
 
 DECIDES = ("thresholds", "resample", "split")

@@ -22,7 +22,9 @@ def dry_run(config: Config, limit: int | None) -> int:
         counts = ", ".join(f"{n:,} {kind}" for (name, kind), n in sorted(found.items()) if name == source.name)
         print(f"source {source.name}: {source.root}: {counts or 'nothing'}")
     if ignored:
-        print("not videos or images by their extension: " + ", ".join(f".{e} {n:,}" for e, n in sorted(ignored.items())))
+        print(
+            "not videos or images by their extension: " + ", ".join(f".{e} {n:,}" for e, n in sorted(ignored.items()))
+        )
     print(f"\n{'stage':<10}{'engine':<12}{'fingerprint':<18}verdicts")
     described = describe_engines(config)
     for stage, chosen in config.stage_table():

@@ -75,7 +75,9 @@ def decide(config: Config, measurements: Measurements) -> Decision:
     by_code = measurements.outcomes
     counts: dict[int, int] = {}
     by_source: dict[str, dict[str, int]] = {}
-    for source, code, count in measurements.rows("SELECT source, code, count(*) FROM verdicts GROUP BY ALL ORDER BY ALL"):
+    for source, code, count in measurements.rows(
+        "SELECT source, code, count(*) FROM verdicts GROUP BY ALL ORDER BY ALL"
+    ):
         counts[code] = counts.get(code, 0) + count
         of_source = by_source.setdefault(source, {"kept": 0, "rejected": 0, "failed": 0, "to_measure": 0})
         of_source[by_code[code].status] += count
@@ -157,7 +159,11 @@ def _columns(config: Config, measurements: Measurements, weights: Weights) -> di
         "reason": _case({c: f"'{o.rule.reason}'" for c, o in enumerate(by_code) if o.rule}),
         "value": _case({c: f"CAST({o.rule.column} AS DOUBLE)" for c, o in enumerate(by_code) if o.rule}),
         "threshold": _case(
-            {c: f"CAST('{float(o.rule.limit(config.thresholds))!r}' AS DOUBLE)" for c, o in enumerate(by_code) if o.rule}
+            {
+                c: f"CAST('{float(o.rule.limit(config.thresholds))!r}' AS DOUBLE)"
+                for c, o in enumerate(by_code)
+                if o.rule
+            }
         ),
         "error": _error_sql(measurements),
     }

@@ -101,7 +101,9 @@ class RayRunner:
                 self._start_actor(index)
         try:
             while True:
-                while not exhausted and self._in_flight() < self._max_jobs and len(self._waiting[0]) < 2 * self._width():
+                while (
+                    not exhausted and self._in_flight() < self._max_jobs and len(self._waiting[0]) < 2 * self._width()
+                ):
                     task = next(incoming, None)
                     if task is None:
                         exhausted = True
@@ -261,4 +263,3 @@ def shutdown() -> None:
     """Leave the cluster, and end it if `connect` started it."""
     with contextlib.suppress(RayError):
         ray.shutdown()
-

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from curation.config import Config, ConfigError, load
+from curation.config import Config
+from curation.config_file import ConfigError, load
 from curation.fingerprint import describe_engines
 from curation.sources import list_folder
 from stages.clip import Clip
@@ -119,7 +120,9 @@ def run(config: Config, runner: str, limit: int | None = None, retry_failed: boo
     failed = decision.status.get("failed", 0)
     if decision.clips and failed / decision.clips > config.execution.max_failed_fraction:
         allowed = config.execution.max_failed_fraction
-        print(f"{failed} of {decision.clips} clips failed, more than max_failed_fraction = {allowed:g}", file=sys.stderr)
+        print(
+            f"{failed} of {decision.clips} clips failed, more than max_failed_fraction = {allowed:g}", file=sys.stderr
+        )
         return 3
     return 0
 
@@ -141,7 +144,9 @@ def measure(config: Config, engines: dict[str, Any], known: Any, runner: str) ->
     verdicts: Counter[str] = Counter()
     startup = None
     every = 0.5 if sys.stderr.isatty() else 30.0  # a log wants a line now and then, not a moving bar
-    with tqdm(total=todo, unit="clip", desc="measuring", dynamic_ncols=True, mininterval=every, maxinterval=every) as bar:
+    with tqdm(
+        total=todo, unit="clip", desc="measuring", dynamic_ncols=True, mininterval=every, maxinterval=every
+    ) as bar:
         try:
             for task in _runner(config, runner)(pending_tasks(known)):
                 if startup is None:

@@ -50,9 +50,7 @@ class Measurements:
         self.stages = [stage for stage, _ in config.stage_table()]
         self.outcomes = outcomes(self.stages)
         self._spill = output / "measurements" / ".spill"
-        self._db = duckdb.connect(
-            config={"memory_limit": "1GB", "temp_directory": str(self._spill), "threads": "2"}
-        )
+        self._db = duckdb.connect(config={"memory_limit": "1GB", "temp_directory": str(self._spill), "threads": "2"})
         self._db.execute("SET preserve_insertion_order = false")
         listing = sorted(map(str, listing_folder(output).glob("*.parquet")))
         self._table("listing", listing, LISTING)
@@ -94,9 +92,7 @@ class Measurements:
 
     def _first_wins(self, stage: str) -> None:
         """One row a clip: a success before a failure, a permanent failure before a transient one, then the earliest."""
-        repeated = self._db.execute(
-            f"SELECT count(*) > count(DISTINCT (clip_id, stamp)) FROM all_{stage}"
-        ).fetchone()
+        repeated = self._db.execute(f"SELECT count(*) > count(DISTINCT (clip_id, stamp)) FROM all_{stage}").fetchone()
         if not (repeated and repeated[0]):
             self._db.execute(f"CREATE VIEW m_{stage} AS SELECT * FROM all_{stage}")
             return
@@ -136,4 +132,6 @@ class Measurements:
                 f"({table}.clip_id IS NOT NULL AND {table}.error IS NULL) AS {stage.name}_known",
                 f"{table}.error AS {stage.name}_error",
             ]
-        return f"SELECT {', '.join(columns)}, CASE {' '.join(cases)} ELSE 0 END AS code FROM listing l {' '.join(joins)}"
+        return (
+            f"SELECT {', '.join(columns)}, CASE {' '.join(cases)} ELSE 0 END AS code FROM listing l {' '.join(joins)}"
+        )

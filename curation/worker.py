@@ -27,7 +27,9 @@ from stages.decode import Decoder, Header
 from stages.frames import Frames
 from stages.header import decode_columns, header_columns
 
-TRANSIENT_ERRNO = frozenset({errno.EIO, errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT})
+TRANSIENT_ERRNO = frozenset(
+    {errno.EIO, errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT}
+)
 
 
 @dataclass

@@ -100,5 +100,7 @@ def metadata(path: str | Path) -> dict[str, Any]:
     first = shards(path)[0]
     found = (pq.read_schema(first).metadata or {}).get(METADATA_KEY)
     if found is None:
-        raise ValueError(f"{first}: not a manifest of this project: its Parquet metadata has no {METADATA_KEY.decode()}")
+        raise ValueError(
+            f"{first}: not a manifest of this project: its Parquet metadata has no {METADATA_KEY.decode()}"
+        )
     return json.loads(found)

@@ -44,6 +44,8 @@ def test_draws_sum_to_the_clips_and_no_weight_exceeds_the_cap(counts: list[int],
     weights = bin_weights(array, images, Resample(bins=len(counts), max_repeat=cap))
     np.testing.assert_allclose(weights.bins @ array + weights.image * images, array.sum() + images)
     assert (weights.bins <= cap + 1e-9).all()
-    uncapped = weights.bins[(array > 0) & (weights.bins < cap - 1e-9)] * array[(array > 0) & (weights.bins < cap - 1e-9)]
+    uncapped = (
+        weights.bins[(array > 0) & (weights.bins < cap - 1e-9)] * array[(array > 0) & (weights.bins < cap - 1e-9)]
+    )
     if len(uncapped):
         np.testing.assert_allclose(uncapped, uncapped[0], rtol=1e-9)

@@ -52,7 +52,9 @@ def test_a_run_folder_a_manifest_folder_and_a_file_are_accepted(tmp_path: Path) 
 
 
 def test_a_folder_without_shards_says_where_runs_put_theirs(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no Parquet shards; a run writes its manifest to OUTPUT/manifests/part-00000"):
+    with pytest.raises(
+        ValueError, match=r"no Parquet shards; a run writes its manifest to OUTPUT/manifests/part-00000"
+    ):
         read_manifest(tmp_path)
     with pytest.raises(ValueError, match="no such file or folder"):
         read_manifest(tmp_path / "nowhere")
