@@ -222,8 +222,10 @@ class Rendered:
             swing = self.speed * math.pi / (4 * math.sin(math.pi * STEP_S / kind.period_s))
             angle = 2 * math.pi * t / kind.period_s
             return swing * (1 - math.cos(angle)) if kind.what == "jaw" else swing * math.sin(angle)
-        straight = self.speed * (t - self.seconds / 2) / STEP_S
-        return kind.room / math.pi * math.asin(math.sin(math.pi * straight / kind.room))  # folds the path into its room
+        length = self.speed * self.seconds / STEP_S
+        room = kind.room if self.one_way else min(kind.room, length / 3)  # where it must turn, it turns twice or more
+        straight = length * (t / self.seconds - 0.5)
+        return room / math.pi * math.asin(math.sin(math.pi * straight / room))  # folds the path into its room
 
     def _pose(self, t: float) -> tuple[float, float, np.ndarray]:
         """Scale, roll and shift at t seconds."""
