@@ -1,0 +1,184 @@
+"""Both runners on small real files, with fake engines that kill, hang and raise (see fakes.py)."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+
+from curation.ray_runner import shutdown
+from curation.run import main
+from manifests.shards import read_manifest
+from tests.curation import fakes
+from tests.curation.made import GOOD
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A local Ray of two CPUs whose workers know the fake engines."""
+    ray.init(
+        num_cpus=2,
+        log_to_driver=False,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        runtime_env=fakes.RUNTIME_ENV,
+    )
+    yield
+    shutdown()
+
+
+@pytest.fixture(autouse=True)
+def fake_engines() -> None:
+    fakes.install()
+
+
+def curate(folder: Path, *options: str, output: str = "out", **changes: Any) -> int:
+    """Run the command on `folder`/clips."""
+    raw: dict[str, Any] = {
+        "output": output,
+        "sources": [{"name": "s", "kind": "folder", "root": "clips"}],
+        "stages": fakes.STAGES,
+        "frames": fakes.FRAMES,
+        "thresholds": {"min_side": 64},
+        "execution": {"max_failed_fraction": 1.0, "deadline_s": 30},
+    }
+    for key, value in changes.items():
+        raw[key] = {**raw.get(key, {}), **value}
+    path = folder / "sources.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return main([str(path), *options])
+
+
+def ends(output: Path) -> dict[str, Any]:
+    """Per file: "kept", the reason of the rejection, or stage and error of the failure."""
+    kept = {row["path"]: "kept" for row in read_manifest(output).to_pylist()}
+    rows = read_manifest(output / "rejected").to_pylist()
+    return kept | {r["path"]: r["reason"] or (r["stage"], r["error"]) for r in rows}
+
+
+def shards(output: Path) -> dict[str, bytes]:
+    found = [*output.glob("manifests/*"), *output.glob("rejected/*"), *output.glob("flows/*/*/*")]
+    return {str(p.relative_to(output)): p.read_bytes() for p in found}
+
+
+MIXED = ["a-1.mp4", "b-2.mp4", "raise-3.mp4", "nan-4.mp4", "c-5.mp4", "d-6.mp4"]
+
+
+def test_an_engine_that_raises_fails_its_clip_alone(tmp_path: Path) -> None:
+    fakes.write_clips(tmp_path / "clips", *MIXED)
+    (tmp_path / "clips" / "short-9.mp4").write_bytes(b"not a video")
+    assert curate(tmp_path, "--runner", "in-process") == 0
+    found = ends(tmp_path / "out")
+    assert [p for p, end in found.items() if end == "kept"] == sorted(
+        ["a-1.mp4", "b-2.mp4", "c-5.mp4", "d-6.mp4"], key=list(found).index
+    )
+    assert found["raise-3.mp4"] == ("quality", "ValueError: cannot make sense of 1 clip(s)")
+    assert found["nan-4.mp4"][1] == "quality measured quality_score = nan, which is not a number to judge by"
+    assert found["short-9.mp4"][0] == "header"
+
+
+def test_ray_writes_the_same_bytes_as_the_in_process_runner(tmp_path: Path, cluster: None) -> None:
+    fakes.write_clips(tmp_path / "clips", *MIXED)
+    assert curate(tmp_path, "--runner", "in-process", output="one") == 0
+    assert curate(tmp_path, output="two") == 0
+    stages = list(GOOD)
+    pools = [
+        {"stages": stages[:3], "cpus": 0.5, "batch": 2},
+        {"stages": stages[3:6], "cpus": 0.5, "batch": 3},
+        {"stages": stages[6:], "cpus": 0.5, "batch": 2},
+    ]
+    assert curate(tmp_path, output="three", execution={"groups": pools}) == 0
+    one = shards(tmp_path / "one")
+    assert len(one) == 2 + 4
+    assert one == shards(tmp_path / "two") == shards(tmp_path / "three")
+    rows = read_manifest(tmp_path / "three").to_pylist()
+    assert {r["path"]: r["motion_intensity"] for r in rows} == {r["path"]: fakes.number(r["path"]) for r in rows}
+
+
+def test_a_clip_that_kills_its_worker_fails_and_the_others_go_on(
+    tmp_path: Path, cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"good-{i}.mp4" for i in range(6)]
+    fakes.write_clips(tmp_path / "clips", *names, "kill-7.mp4", "once-8.mp4")
+    pools = [{"stages": list(GOOD)[:2], "cpus": 0.5}, {"stages": list(GOOD)[2:], "cpus": 0.5, "batch": 4}]
+    assert curate(tmp_path, execution={"groups": pools}) == 0
+    found = ends(tmp_path / "out")
+    stage, error = found.pop("kill-7.mp4")
+    assert stage == "quality"
+    assert error.startswith("its worker was lost 2 times while measuring quality, text, face, crop, motion, caption:")
+    assert found == {name: "kept" for name in [*names, "once-8.mp4"]}
+    assert "8 clips = 7 kept + 0 rejected + 1 failed" in capsys.readouterr().out
+    # A lost worker may have been the machine's fault: the next run tries that clip again, and only that one.
+    assert curate(tmp_path, execution={"groups": pools}) == 0
+    assert "1 clip" in capsys.readouterr().err.replace("1/1", "1 clip")
+
+
+def test_a_clip_that_hangs_its_worker_fails_and_the_others_go_on(tmp_path: Path, cluster: None) -> None:
+    fakes.write_clips(tmp_path / "clips", "a-1.mp4", "hang-2.mp4", "b-3.mp4")
+    assert curate(tmp_path, execution={"deadline_s": 1.5}) == 0
+    found = ends(tmp_path / "out")
+    assert found["hang-2.mp4"][0] == "quality"
+    assert "did not finish within 15 s" in found["hang-2.mp4"][1]
+    assert (found["a-1.mp4"], found["b-3.mp4"]) == ("kept", "kept")
+
+
+def test_a_plan_that_cannot_be_scheduled_ends_at_once_with_one_line(
+    tmp_path: Path, cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fakes.write_clips(tmp_path / "clips", "a-1.mp4")
+    pools = [{"stages": list(GOOD)[:2]}, {"stages": list(GOOD)[2:], "gpus": 1}]
+    assert curate(tmp_path, execution={"groups": pools}) == 1
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("stopped: the cluster has 0 GPUs, but one actor")
+
+
+def test_a_cluster_that_others_hold_is_not_waited_for_without_end(
+    tmp_path: Path, cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fakes.write_clips(tmp_path / "clips", "a-1.mp4")
+
+    @ray.remote(num_cpus=2)
+    class Hog:
+        def ready(self) -> bool:
+            return True
+
+    hog = Hog.remote()
+    ray.get(hog.ready.remote())
+    assert curate(tmp_path, execution={"start_timeout_s": 3}) == 1
+    ray.kill(hog)
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "no worker could be started in" in line
+    assert "the cluster has 0 of 2 CPUs free" in line
+
+
+def test_more_failed_clips_than_allowed_is_exit_code_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fakes.write_clips(tmp_path / "clips", "a-1.mp4", "raise-2.mp4")
+    assert curate(tmp_path, "--runner", "in-process", execution={"max_failed_fraction": 0.4}) == 3
+    assert "1 of 2 clips failed, more than max_failed_fraction = 0.4" in capsys.readouterr().err
+    assert ends(tmp_path / "out")["a-1.mp4"] == "kept"
+
+
+def test_resuming_measures_only_what_is_lacking(tmp_path: Path) -> None:
+    fakes.write_clips(tmp_path / "clips", *MIXED[:2], "raise-3.mp4")
+
+    def measured(*options: str, **changes: Any) -> dict[str, int]:
+        import json
+
+        assert curate(tmp_path, "--runner", "in-process", *options, **changes) == 0
+        stages = json.loads((tmp_path / "out" / "summary.json").read_text())["stages"]
+        return {name: entry["measured"] for name, entry in stages.items() if entry["measured"]}
+
+    assert measured("--limit", "1") == dict.fromkeys(GOOD, 1)
+    before = shards(tmp_path / "out")
+    assert len(before) == 3
+    second = {"header": 2, "decode": 2, "quality": 2, "text": 1, "face": 1, "crop": 1, "motion": 1, "caption": 1}
+    assert measured() == second
+    assert measured() == {}
+    assert measured("--retry-failed") == {"quality": 1}
+    # A threshold measures nothing; an engine's parameters measure its stage and those that read it.
+    assert measured(thresholds={"min_quality": 0.6}) == {}
+    assert measured(frames={"crop": "center"}) == {"crop": 2, "motion": 2, "caption": 2}
+    (tmp_path / "clips" / "a-1.mp4").touch()
+    assert measured() == dict.fromkeys(GOOD, 1)
