@@ -64,13 +64,14 @@ def frames(path: str, request: dict[str, Any], memory: MemoryFile) -> dict[str, 
     view = View.of(header["width"], header["height"], box, request["size"])
     wanted = np.array(request["times_s"])
     with closing(VideoFile(path)) as file:
-        table = file.table()
+        large = os.stat(path).st_size > decord_file.MAX_BYTES  # noqa: PTH116
+        table = file.table((wanted[0], wanted[-1]) if large else None)
         if not len(table.seconds):
             raise MediaError("not one of its frames can be read")
         chosen = table.choose(wanted, request["stride"], header["fps"], header["duration_s"]).tolist()
         out = memory.frames(len(chosen), view)
         decoder = "pyav"
-        if request["decord"] and decord_file.trusts(file, table, max(chosen)):
+        if request["decord"] and not large and decord_file.trusts(file, table, max(chosen)):
             try:
                 fill(decord_file.decode(path, table, chosen), chosen, view, out, 0)
                 decoder = "decord"
@@ -111,35 +112,50 @@ class MemoryFile:
 
 def answer(request: dict[str, Any], memory: MemoryFile) -> dict[str, Any]:
     """The reply to one request: what was asked for, or `error` and `transient`."""
-    import av
-
     fd = None
     try:
         fd = open_regular(request["path"])
-        # By its number, a hostile name cannot be taken for an URL, an option or a pattern.
-        path = f"/dev/fd/{fd}"
-        if request["op"] == "frames":
-            return frames(path, request, memory)
-        if request["kind"] == "image":
-            return image_header(path)
-        with closing(VideoFile(path)) as file:
-            return file.header()
+        try:
+            # By its number, a hostile name cannot be taken for an URL, an option or a pattern.
+            return answer_open(f"/dev/fd/{fd}", request, memory)
+        except Exception:
+            read_through(fd)
+            raise
     except MediaError as error:
         return {"error": str(error), "transient": error.transient}
     except FileNotFoundError:
         return {"error": "does not exist", "transient": False}
     except PermissionError:
         return {"error": "not readable: permission denied", "transient": False}
-    except MemoryError:
-        return {"error": "out of memory while decoding", "transient": True}
-    except av.error.FFmpegError as error:
-        text = f"cannot be decoded: {error.strerror}"
-        return {"error": text, "transient": isinstance(error, OSError) and error.errno in TRANSIENT}
     except OSError as error:
         return {"error": f"cannot be read: {error.strerror or error}", "transient": error.errno in TRANSIENT}
     finally:
         if fd is not None:
             os.close(fd)
+
+
+def answer_open(path: str, request: dict[str, Any], memory: MemoryFile) -> dict[str, Any]:
+    """The same for a file that could be opened. Whatever the libraries raise becomes a MediaError."""
+    try:
+        if request["op"] == "frames":
+            return frames(path, request, memory)
+        if request["kind"] == "image":
+            return image_header(path)
+        with closing(VideoFile(path)) as file:
+            return file.header()
+    except MediaError:
+        raise
+    except Exception as error:  # hostile files make libraries raise anything; what it was is recorded
+        transient = type(error) is MemoryError  # FFmpeg's own also stands for absurd sizes in damaged files
+        said = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise MediaError(f"cannot be decoded: {said}", transient) from error
+
+
+def read_through(fd: int) -> None:
+    """Read the whole file, so that an error of the storage is told from an error in the file: OSError."""
+    offset = 0
+    while part := os.pread(fd, 1 << 24, offset):
+        offset += len(part)
 
 
 def main() -> None:

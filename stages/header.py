@@ -10,7 +10,8 @@ from importlib.metadata import version
 from typing import Any
 
 from manifests.schema import fields
-from stages.base import ClipError, Measured, Params, Rule, Sample, Stage
+from stages import base
+from stages.base import ClipError, Measured, Rule, Sample, Stage
 from stages.decode import Box, Grid, Header, Span
 from stages.frames import Frames, FrameSpec
 
@@ -20,9 +21,9 @@ LIBRARIES = ("av", "decord", "pillow", "opencv-python-headless")
 class Decoding:
     """Engine of both stages: the container's header and the frames, read by `stages.decode.Decoder`."""
 
-    Params = Params
+    Params = base.Params
 
-    def __init__(self, params: Params, spec: FrameSpec) -> None:
+    def __init__(self, params: base.Params, spec: FrameSpec) -> None:
         pass
 
     def version(self) -> str:

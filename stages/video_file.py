@@ -5,6 +5,7 @@ Time 0 of a file is the presentation of its first frame.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ UNTIMED = frozenset({"avi"})
 # H.264 says of each frame whether any other one refers to it: those that none does need decoding only where wanted.
 # HEVC's like mark holds within a temporal layer only.
 SKIPPABLE = frozenset({"h264"})
+MARGIN_S = 2.0  # around the wanted times, for frames stored before or after their turn
 SLACK_S = 0.5  # how much longer than its frames a complete file may claim to be
 
 
@@ -29,7 +31,9 @@ class Table:
     """The packets of a video stream in decoding order, as far as they could be read.
 
     pts, dts: int64 (n,), in units of `base` seconds; key, shown: bool (n,); a packet not shown is only decoded for
-    others (edit lists). timed: whether pts can be relied on. clean: whether every packet is whole.
+    others (edit lists). last_s: how long the last frame is shown. timed: whether pts can be relied on. clean: whether
+    every packet is whole. zero: pts of the file's first frame where the table does not begin with it.
+    order: indices of the shown packets by presentation; seconds: their times.
     """
 
     base: float
@@ -40,14 +44,16 @@ class Table:
     last_s: float
     timed: bool
     clean: bool
+    zero: int | None = None
     order: np.ndarray = field(init=False)
     seconds: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         shown = np.flatnonzero(self.shown)
         self.order = shown[np.argsort(self.pts[shown], kind="stable")]  # packets by presentation
-        times = self.pts[self.order] * self.base
-        self.seconds = times - times[0] if len(times) else times
+        stamps = self.pts[self.order]
+        zero = stamps[:1] if self.zero is None else self.zero
+        self.seconds = (stamps - zero) * self.base
 
     @property
     def length_s(self) -> float:
@@ -59,7 +65,9 @@ class Table:
         stride-th one from the first. Raises MediaError where the file ends before."""
         chosen = nearest(self.seconds, wanted_s)
         if stride is not None:
-            chosen = chosen[0] + stride * np.arange(len(wanted_s))
+            # A span that holds just as many frames must not lose the last one to a rounded time.
+            last_start = len(self.seconds) - 1 - stride * (len(wanted_s) - 1)
+            chosen = max(0, min(chosen[0], last_start)) + stride * np.arange(len(wanted_s))
         have = self.length_s + 0.5 / fps + 1e-3
         late = wanted_s > have if stride is None else chosen >= len(self.seconds)
         if late.any():
@@ -74,12 +82,16 @@ class VideoFile:
     def __init__(self, path: str) -> None:
         import av
 
-        av.logging.set_level(None)
         options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-        try:
-            self.container = av.open(path, options=options, metadata_errors="replace")
-        except av.error.InvalidDataError as error:
-            raise MediaError("is not a video file: no known container format in it, or its index is missing") from error
+        av.logging.set_level(av.logging.ERROR)
+        with av.logging.Capture() as complaints:
+            try:
+                self.container = av.open(path, options=options, metadata_errors="replace")
+            except av.error.FFmpegError as error:
+                if not complaints:
+                    raise MediaError("is not a video file: no known container format in it") from error
+                raise MediaError(f"cannot be opened as a video: {complaints[-1][2].strip()}") from error
+        av.logging.set_level(None)
         videos = [s for s in self.container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not videos:
             raise MediaError("has no video stream")
@@ -91,7 +103,8 @@ class VideoFile:
         check_size(context.width, context.height, MAX_VIDEO_PIXELS)
         context.thread_count = 1  # the workers share the cores
         self.codec: str = context.codec.canonical_name
-        self.base = float(self.stream.time_base)
+        self.base = float(self.stream.time_base or 0)
+        self.clean = True
         self.timed = self.container.format.name not in UNTIMED
 
     def close(self) -> None:
@@ -137,7 +150,7 @@ class VideoFile:
         count = len(table.seconds)
         if not count:
             return 0, 0.0, 0.0
-        tag = _clock(stream.metadata.get("DURATION", ""))
+        tag = _clock(stream.metadata.get("DURATION", "")) - float(table.pts.min()) * self.base  # Matroska: its end
         if tag > table.length_s + SLACK_S:
             return None, tag, rate or count / table.length_s
         return count, table.length_s, count / table.length_s if table.length_s else rate
@@ -150,7 +163,7 @@ class VideoFile:
         for packet in self.container.demux(self.stream):
             try:
                 frames = packet.decode()
-            except av.error.InvalidDataError:  # a later packet may do; `decode` judges the wanted ones
+            except av.error.FFmpegError:  # a later packet may do; `decode` judges the wanted ones
                 continue
             if frames:
                 return round(-frames[0].rotation / 90) * 90 % 360
@@ -160,28 +173,37 @@ class VideoFile:
         start = self.stream.start_time
         self.container.seek(0 if start is None else min(0, start), stream=self.stream)
 
-    def table(self) -> Table:
-        """Read all packets of the stream, decoding none."""
+    def _packets(self) -> Iterator[Any]:
+        """The stream's packets from here, as far as they can be read whole; `clean` tells whether all could."""
         import av
 
-        self._rewind()
-        rows: list[tuple[int, int, bool, bool]] = []
-        timed, clean, last = self.timed, True, 0
         try:
             for packet in self.container.demux(self.stream):
-                if packet.size == 0:
-                    continue
                 if packet.is_corrupt:
-                    clean = False
-                    continue
-                timed = timed and packet.pts is not None
-                stamp = packet.pts if packet.pts is not None else len(rows)
-                rows.append(
-                    (stamp, stamp if packet.dts is None else packet.dts, packet.is_keyframe, not packet.is_discard)
-                )
-                last = packet.duration or last
-        except av.error.FFmpegError:  # what cannot be read is missing at the end: `choose` says so where it matters
-            clean = False
+                    self.clean = False
+                elif packet.size:
+                    yield packet
+        except av.error.FFmpegError:  # what follows is missing: `choose` says so where it matters
+            self.clean = False
+
+    def table(self, around: tuple[float, float] | None = None) -> Table:
+        """Read the packets of the stream, decoding none: all, or those that frames shown within `around` need."""
+        zero = self.stream.start_time
+        until = None
+        self._rewind()
+        if around is not None and self.timed and zero is not None:
+            first, until = (zero + round(t / self.base) for t in (around[0] - MARGIN_S, around[1] + MARGIN_S))
+            self.container.seek(max(zero, first), stream=self.stream)
+        rows: list[tuple[int, int, bool, bool]] = []
+        timed, last = self.timed, 0
+        for packet in self._packets():
+            timed = timed and packet.pts is not None
+            stamp = packet.pts if packet.pts is not None else len(rows)
+            dts = stamp if packet.dts is None else packet.dts
+            rows.append((stamp, dts, packet.is_keyframe, not packet.is_discard))
+            last = packet.duration or last
+            if until is not None and dts > until:
+                break
         columns = np.array(rows, np.int64).reshape(-1, 4)
         base, pts = self.base, columns[:, 0]
         rate = float(self.stream.average_rate or 0)
@@ -190,7 +212,10 @@ class VideoFile:
         if not timed:
             base, pts, last = (1 / rate if rate else 0.0), np.arange(len(pts), dtype=np.int64), 1
         last_s = last * base or (1 / rate if rate else 0.0)
-        return Table(base, pts, columns[:, 1], columns[:, 2] > 0, columns[:, 3] > 0, last_s, timed, clean)
+        key, shown = columns[:, 2] > 0, columns[:, 3] > 0
+        if until is None:
+            zero = None
+        return Table(base, pts, columns[:, 1], key, shown, last_s, timed, self.clean, zero)
 
     def decode(self, table: Table, chosen: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (position, picture) for each position of `chosen` (ascending), the picture uint8 RGB (h, w, 3), not
@@ -205,19 +230,19 @@ class VideoFile:
         context, reformatter = self.stream.codec_context, VideoReformatter()
         skip = table.timed and self.codec in SKIPPABLE
         found, counted = 0, 0
-        for packet in self.container.demux(self.stream):
-            if skip:
+        for packet in itertools.chain(self._packets(), [None]):  # None: what the decoder still holds
+            if skip and packet is not None:
                 context.skip_frame = "DEFAULT" if packet.pts in position else "NONREF"
             try:
-                frames = packet.decode()
-            except av.error.InvalidDataError as error:
+                frames = context.decode(packet)
+            except av.error.FFmpegError as error:
                 raise MediaError(f"is damaged before {self._at(table, wanted[found])}") from error
             for frame in frames:
-                stamp = frame.pts if table.timed else counted
+                stamp: int | None = frame.pts if table.timed else counted
                 counted += 1
                 if frame.is_corrupt and (stamp is None or stamp >= first_pts):
                     raise MediaError(f"is damaged before {self._at(table, wanted[found])}")
-                if stamp in position:
+                if stamp is not None and stamp in position:
                     yield position[stamp], reformatter.reformat(frame, format="rgb24").to_ndarray()
                     found += 1
                     if found == len(wanted):
