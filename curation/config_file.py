@@ -13,14 +13,11 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from curation.config import Chosen, Config, Execution, FolderSource, Resample, Split, Strict
+from curation.errors import ConfigError
 from curation.profiles import COMMON_THRESHOLDS, ENGINE_THRESHOLDS, PROFILES
 from stages.base import Params
 from stages.frames import FrameSpec
 from stages.table import STAGES
-
-
-class ConfigError(ValueError):
-    """Wrong use; the text is the one line that the user sees."""
 
 
 class _File(Strict):

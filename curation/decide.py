@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from curation.config import Config
-from curation.config_file import ConfigError, apply_override, read_yaml, validate
+from curation.config_file import apply_override, read_yaml, validate
+from curation.errors import ConfigError
 from curation.run import CONFIG, SUMMARY
 
 DECIDES = ("thresholds", "resample", "split")

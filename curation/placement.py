@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from curation.config import Config, GroupConfig
-
-
-class PlacementError(RuntimeError):
-    """The plan cannot be scheduled on this cluster; the text is the one line that says what is short."""
+from curation.errors import Stopped
 
 
 @dataclass(frozen=True)
@@ -31,14 +28,14 @@ def plan_groups(config: Config, cpus: float, gpus: float) -> list[Group]:
 
     Without `execution.groups` all stages share an actor of one CPU. Every group gets an actor; CPU shares are shrunk
     until that fits, down to one core. What is left goes to the groups in turn, up to `workers`.
-    Raises PlacementError when the cluster has no CPU, or fewer GPUs than one actor of each group takes.
+    Raises Stopped when the cluster has no CPU, or fewer GPUs than one actor of each group takes.
     """
     wanted = config.execution.groups or [GroupConfig(stages=[c.stage for c in config.stages])]
     need_gpus = sum(group.gpus for group in wanted)
     if cpus < 0.1:
-        raise PlacementError(f"the cluster has {cpus:g} CPUs; at least one is needed")
+        raise Stopped(f"the cluster has {cpus:g} CPUs; at least one is needed")
     if need_gpus > gpus:
-        raise PlacementError(
+        raise Stopped(
             f"the cluster has {gpus:g} GPUs, but one actor of each group takes {need_gpus:g}: lower gpus in "
             "execution.groups, or add a GPU node"
         )

@@ -19,7 +19,8 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from curation.config import Config
-from curation.placement import Group, PlacementError, plan_groups
+from curation.errors import Stopped
+from curation.placement import Group, plan_groups
 from curation.worker import Task, Worker, failed_row
 from stages.frames import Frames
 
@@ -171,14 +172,14 @@ class RayRunner:
             try:
                 result = ray.get(ref)
             except RayActorError as error:
+                if error.actor_init_failed:
+                    raise Stopped(f"a worker cannot start: {_last_line(error)}") from None
                 yield from self._lost(ref, _why(error))
             except RayTaskError as error:
-                if not actor.ready:
-                    raise PlacementError(f"a worker could not start: {_one_line(error.cause or error)}") from None
-                yield from self._lost(ref, _one_line(error.cause or error))
+                yield from self._lost(ref, _last_line(error))
             except RayError as error:
                 # Frames that were lost with the node that held them: decode them again.
-                yield from self._lost(ref, _one_line(error))
+                yield from self._lost(ref, _last_line(error))
             else:
                 if actor.ready:
                     yield from self._advance(actor, result)
@@ -208,7 +209,7 @@ class RayRunner:
         if not actor.ready:
             self._failed_starts += 1
             if self._failed_starts >= 3:
-                raise PlacementError(f"workers die while starting: {why}")
+                raise Stopped(f"workers die while starting: {why}")
         self._start_actor(actor.group)
         for job in actor.jobs:
             job.deaths += 1
@@ -229,7 +230,7 @@ class RayRunner:
         """Add actors when nodes have come; actors of nodes that went are replaced when they are found lost."""
         try:
             planned = plan_groups(self._config, *cluster_size())
-        except PlacementError:
+        except Stopped:
             return  # nodes are gone for now; what is running goes on
         for index, group in enumerate(planned):
             have = sum(actor.group == index for actor in self._actors.values())
@@ -241,22 +242,23 @@ class RayRunner:
         waited = time.monotonic() - started
         if waited > self._config.execution.start_timeout_s and not any(a.ready for a in self._actors.values()):
             free = ray.available_resources()
-            raise PlacementError(
+            raise Stopped(
                 f"no worker could be started in {waited:.0f} s: one takes {self._groups[0].cpus:g} CPU, the cluster has "
                 f"{free.get('CPU', 0):g} of {cluster_size()[0]:g} CPUs free"
             )
 
 
 def _why(error: RayActorError) -> str:
-    text = _one_line(error)
-    for known in ("SIGSEGV", "SIGKILL", "out of memory", "OOM"):
-        if known in text:
-            return f"the worker process ended ({known})"
-    return "the worker process ended unexpectedly"
+    text = str(error)
+    for sign in ("SIGSEGV", "SIGKILL", "SIGABRT", "out of memory", "node"):
+        if sign in text:
+            return f"the worker process ended ({sign})"
+    return "the worker process ended"
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+def _last_line(error: BaseException) -> str:
+    """What went wrong, without Ray's traceback."""
+    return str(error).strip().splitlines()[-1][:300]
 
 
 def shutdown() -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from curation.config import Config
-from curation.config_file import ConfigError, load
+from curation.config_file import load
+from curation.errors import ConfigError, Stopped
 from curation.fingerprint import describe_engines
 from curation.sources import list_folder
 from stages.clip import Clip
@@ -52,15 +53,13 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    from curation.placement import PlacementError
-
     try:
         if args.dry_run:
             from curation.dry_run import dry_run
 
             return dry_run(config, args.limit)
         return run(config, args.runner, args.limit, args.retry_failed)
-    except PlacementError as error:
+    except Stopped as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 1
     except OSError as error:

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.config import Config
+from curation.errors import Stopped
 from curation.fingerprint import build_engine, describe_engines
 from manifests.shards import whole
 from stages.base import ClipError, Engine, Measured, Sample, Stage
@@ -65,8 +66,11 @@ class Worker:
         for stage, chosen in config.stage_table():
             if stage.name in self._mine and stage.name not in ("header", "decode"):
                 self._engines[stage.name] = build_engine(stage, chosen, config)
-        for engine in self._engines.values():
-            engine.setup(device)
+        for name, engine in self._engines.items():
+            try:
+                engine.setup(device)
+            except Exception as error:
+                raise Stopped(f"the engine of {name} cannot be set up: {_text(error)}") from error
 
     def close(self) -> None:
         """End the decoder's process."""

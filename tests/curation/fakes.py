@@ -82,6 +82,13 @@ class FakeText(Fake):
     stage = "text"
 
 
+class Broken(Fake):
+    """Its model does not load."""
+
+    def setup(self, device: str) -> None:
+        raise OSError("weights are damaged")
+
+
 class FakeFace(Fake):
     stage = "face"
 
@@ -122,6 +129,7 @@ def install() -> None:
     ]
     for stage, engine in fakes:
         stage.engines["fake"] = engine
+    text.STAGE.engines["broken"] = Broken
 
 
 def write_clips(folder: Path, *names: str) -> None:

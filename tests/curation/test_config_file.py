@@ -5,8 +5,9 @@ import pytest
 import yaml
 
 from curation.config import Config
-from curation.config_file import ConfigError, load
+from curation.config_file import load
 from curation.decide import load_decided
+from curation.errors import ConfigError
 from curation.run import main
 from curation.summary import save_config
 

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from curation.placement import PlacementError, describe, plan_groups
+from curation.errors import Stopped
+from curation.placement import describe, plan_groups
 from tests.curation.made import GOOD, config
 
 STAGES = list(GOOD)
@@ -44,7 +45,7 @@ def test_gpus_bound_the_actors_too(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_scheduled_says_what_is_short(tmp_path: Path) -> None:
-    with pytest.raises(PlacementError, match="the cluster has 0 CPUs; at least one is needed"):
+    with pytest.raises(Stopped, match="the cluster has 0 CPUs; at least one is needed"):
         plan_groups(config(tmp_path), cpus=0, gpus=0)
-    with pytest.raises(PlacementError, match=r"has 0 GPUs, but one actor of each group takes 0.5: lower gpus"):
+    with pytest.raises(Stopped, match=r"has 0 GPUs, but one actor of each group takes 0.5: lower gpus"):
         plan_groups(config(tmp_path, execution=two_groups(gpus=0.5)), cpus=8, gpus=0)

@@ -153,6 +153,17 @@ def test_a_cluster_that_others_hold_is_not_waited_for_without_end(
     assert "the cluster has 0 of 2 CPUs free" in line
 
 
+@pytest.mark.parametrize("runner", ["in-process", "ray"])
+def test_an_engine_that_cannot_be_set_up_stops_the_run_with_one_line(
+    tmp_path: Path, cluster: None, capsys: pytest.CaptureFixture[str], runner: str
+) -> None:
+    fakes.write_clips(tmp_path / "clips", "a-1.mp4")
+    assert curate(tmp_path, "--runner", runner, stages={"text": {"engine": "broken"}}) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("stopped: ")
+    assert line.endswith("the engine of text cannot be set up: OSError: weights are damaged")
+
+
 def test_more_failed_clips_than_allowed_is_exit_code_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fakes.write_clips(tmp_path / "clips", "a-1.mp4", "raise-2.mp4")
     assert curate(tmp_path, "--runner", "in-process", execution={"max_failed_fraction": 0.4}) == 3

@@ -10,7 +10,9 @@ from tests.curation.made import GOOD, Made, clip, config, random_changes
 
 def found(made: Made, retry: str = "nothing") -> dict[str, Outcome]:
     with made.read(retry) as measurements:  # type: ignore[arg-type]
-        return {path: measurements.outcomes[code] for path, code in measurements.rows("SELECT path, code FROM verdicts")}
+        return {
+            path: measurements.outcomes[code] for path, code in measurements.rows("SELECT path, code FROM verdicts")
+        }
 
 
 def ends(made: Made, retry: str = "nothing") -> dict[str, tuple[str, str | None, str | None]]:
