@@ -26,8 +26,8 @@ class _File(Strict):
     output: str = Field(min_length=1)
     profile: Literal["embedded", "paper"] = "embedded"
     sources: list[FolderSource] = Field(min_length=1)
-    stages: dict[str, dict[str, Any]] = {}
-    thresholds: dict[str, float] = {}
+    stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    thresholds: dict[str, float] = Field(default_factory=dict)
     frames: FrameSpec = FrameSpec()
     resample: Resample = Resample()
     split: Split = Split()
@@ -153,7 +153,8 @@ def _check_groups(execution: Execution, stages: tuple[Chosen, ...], file: str) -
     order = [chosen.stage for chosen in stages]
     if execution.groups is not None and listed != order:
         raise ConfigError(
-            f"{file}: execution.groups: expected every stage once, in order ({', '.join(order)}); got {', '.join(listed)}"
+            f"{file}: execution.groups: expected every stage once, in order ({', '.join(order)}); "
+            f"got {', '.join(listed)}"
         )
     if execution.groups and len(execution.groups[0].stages) < 2:
         raise ConfigError(f"{file}: execution.groups.0: expected header and decode in the first group")

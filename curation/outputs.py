@@ -146,8 +146,9 @@ def _columns(config: Config, measurements: Measurements, weights: Weights) -> di
             sql[field.name] = f"CASE WHEN code IN ({_list(seen)}) THEN {field.name} END"
     kept_bin = f"CASE WHEN code = 0 AND kind = 'video' THEN {_bin_sql(config)} END"
     bins = " ".join(f"WHEN {index} THEN {float(weight)!r}" for index, weight in enumerate(weights.bins))
+    cap = config.resample.max_intensity
     sql |= {
-        "motion_intensity_capped": f"CASE WHEN code = 0 THEN least(motion_intensity, {config.resample.max_intensity!r}) END",
+        "motion_intensity_capped": f"CASE WHEN code = 0 THEN least(motion_intensity, {cap!r}) END",
         "motion_bin": kept_bin,
         "sample_weight": f"CASE WHEN code = 0 AND kind = 'image' THEN {float(weights.image)!r} "
         f"WHEN code = 0 THEN CAST(CASE ({kept_bin}) {bins} END AS DOUBLE) END",

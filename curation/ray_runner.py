@@ -1,8 +1,8 @@
 """The Ray runner: pools of stage actors, frames passed from pool to pool as object references, one readable loop.
 
 Tasks enter the first pool and move to the next until they are over. Frames stay in the object store and never pass
-through the driver; how many are held at once is bounded in bytes. A lost worker costs its clips another try; a clip that
-loses its worker again when it is alone is written as failed, and the others go on.
+through the driver; how many are held at once is bounded in bytes. A lost worker costs its clips another try; a clip
+that loses its worker again when it is alone is written as failed, and the others go on.
 """
 
 from __future__ import annotations
@@ -243,8 +243,8 @@ class RayRunner:
         if waited > self._config.execution.start_timeout_s and not any(a.ready for a in self._actors.values()):
             free = ray.available_resources()
             raise Stopped(
-                f"no worker could be started in {waited:.0f} s: one takes {self._groups[0].cpus:g} CPU, the cluster has "
-                f"{free.get('CPU', 0):g} of {cluster_size()[0]:g} CPUs free"
+                f"no worker could be started in {waited:.0f} s: one takes {self._groups[0].cpus:g} CPU, the cluster "
+                f"has {free.get('CPU', 0):g} of {cluster_size()[0]:g} CPUs free"
             )
 
 

@@ -26,9 +26,9 @@ class Weights:
 def bin_weights(counts: np.ndarray, images: int, config: Resample) -> Weights:
     """Weights for `counts` (bins,) video clips per bin and `images` stills.
 
-    Every occupied bin gets the same share of the draws, but no clip more than `max_repeat` draws an epoch; what a capped
-    bin cannot take is spread evenly over the others. Stills stay out of the bins and get `image_share` of the draws,
-    their natural share where that is None. The weights times the counts sum to the number of clips.
+    Every occupied bin gets the same share of the draws, but no clip more than `max_repeat` draws an epoch; what a
+    capped bin cannot take is spread evenly over the others. Stills stay out of the bins and get `image_share` of the
+    draws, their natural share where that is None. The weights times the counts sum to the number of clips.
     """
     counts = np.asarray(counts, dtype=np.float64)
     videos = counts.sum()

@@ -56,7 +56,8 @@ def _look(source: FolderSource, root: bytes, entry: os.DirEntry[bytes], kind: Ki
     try:
         info = entry.stat()
     except FileNotFoundError:
-        return clip("", f"broken link to {escape_path(os.readlink(entry.path))}" if entry.is_symlink() else "vanished")
+        target = os.readlink(entry.path) if entry.is_symlink() else None  # noqa: PTH115 (Path takes no bytes)
+        return clip("", f"broken link to {escape_path(target)}" if target else "vanished while it was listed")
     except OSError as error:
         return clip("", f"cannot be read: {error.strerror}")
     stamp = f"{info.st_size}-{info.st_mtime_ns}"

@@ -104,7 +104,8 @@ class Measurements:
                 FROM all_{stage}) WHERE place = 1"""
         )
         self._db.execute(
-            f"CREATE VIEW m_{stage} AS SELECT * FROM all_{stage} SEMI JOIN first_{stage} USING (filename, file_row_number)"
+            f"CREATE VIEW m_{stage} AS SELECT * FROM all_{stage} "
+            f"SEMI JOIN first_{stage} USING (filename, file_row_number)"
         )
 
     def _verdict_sql(self, thresholds: Mapping[str, float], retry: Retry) -> str:

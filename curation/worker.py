@@ -1,7 +1,7 @@
 """Measures clips: the stages of one actor, over the frames that they share.
 
-Knows nothing of Ray: the in-process runner and the Ray actors run this same code. A clip is decoded once, when the first
-stage that needs frames is reached; a clip that a rule rejects costs nothing more.
+Knows nothing of Ray: the in-process runner and the Ray actors run this same code. A clip is decoded once, when the
+first stage that needs frames is reached; a clip that a rule rejects costs nothing more.
 """
 
 from __future__ import annotations
