@@ -130,7 +130,7 @@ class RayRunner:
         return sum(map(len, self._waiting)) + sum(len(actor.jobs) for actor in self._actors.values())
 
     def _start_actor(self, group: int) -> None:
-        handle = self._classes[group].remote(self._config, self._groups[group])
+        handle: Any = self._classes[group].remote(self._config, self._groups[group])
         self._actors[handle.ready.remote()] = _Actor(handle, group)
 
     def _idle(self) -> dict[int, list[tuple[Any, _Actor]]]:

@@ -113,15 +113,15 @@ class Measurements:
         joins: list[str] = []
         columns = ["l.clip_id", "l.source", "l.path", "l.kind", "l.stamp", "l.span", "l.box", "l.problem"]
         for code, outcome in enumerate(self.outcomes):
-            stage = f"m_{outcome.stage}"
+            table = f"m_{outcome.stage}"
             if outcome.status == "failed":
-                test = "l.problem IS NOT NULL" if outcome.stage == "listing" else f"{stage}.error IS NOT NULL"
+                test = "l.problem IS NOT NULL" if outcome.stage == "listing" else f"{table}.error IS NOT NULL"
             elif outcome.status == "to_measure":
-                again = {"nothing": "false", "transient": f"{stage}.transient", "all": f"{stage}.error IS NOT NULL"}
-                test = f"{stage}.clip_id IS NULL OR coalesce({again[retry]}, false)"
+                again = {"nothing": "false", "transient": f"{table}.transient", "all": f"{table}.error IS NOT NULL"}
+                test = f"{table}.clip_id IS NULL OR coalesce({again[retry]}, false)"
             elif outcome.rule is not None:
                 limit = float(outcome.rule.limit(thresholds))
-                test = f"CAST({stage}.{outcome.rule.column} AS DOUBLE) {outcome.rule.op} CAST('{limit!r}' AS DOUBLE)"
+                test = f"CAST({table}.{outcome.rule.column} AS DOUBLE) {outcome.rule.op} CAST('{limit!r}' AS DOUBLE)"
             else:
                 continue
             cases.append(f"WHEN {test} THEN {code}")

@@ -68,7 +68,9 @@ def main() -> int:
     wrong = compare(truth, found)
     print("\ntrue M: from the motion that was rendered; M: measured through H.264 and DIS flow, grid pixels per 1/4 s")
     print(f"{len(truth) - wrong} of {len(truth)} verdicts are as expected")
-    print(f"\nNext: open {OUTPUT / 'manifests'} with pandas (README, 'Open a manifest'), look into {OUTPUT / 'rejected'},")
+    print(
+        f"\nNext: open {OUTPUT / 'manifests'} with pandas (README, 'Open a manifest'), look into {OUTPUT / 'rejected'},"
+    )
     print(f"read {OUTPUT / 'summary.json'}, or try")
     print("  .venv/bin/python -m curation.decide runs/quickstart --set thresholds.min_motion_intensity=2")
     return int(wrong > 0)

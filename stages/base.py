@@ -67,6 +67,16 @@ class Sample:
         assert self.frames is not None
         return self.frames.images
 
+    def spread(self, count: int) -> list[int]:
+        """Indices of `count` frames spread evenly, the first and the last among them; of one, the middle frame.
+
+        The frames of an image are all the same: its first alone.
+        """
+        if self.clip.kind == "image":
+            return [0]
+        last = len(self.images()) - 1
+        return sorted({round(i) for i in np.linspace(0, last, count)}) if count > 1 else [(last + 1) // 2]
+
     def grid(self) -> np.ndarray:
         """The frame grid, uint8 RGB (n, size, size, 3): the frames through the measured crop."""
         assert self.frames is not None

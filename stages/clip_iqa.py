@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stages import weights
-from stages.base import ClipError, Measured, Params, Sample
+from stages import base, weights
+from stages.base import ClipError, Measured, Sample
 from stages.frames import FrameSpec
 
 # Antonym pairs whose probabilities are averaged; the first of a pair is the good one. pyiqa's ensemble: the paper
@@ -23,7 +23,7 @@ PROMPTS = (
 )
 
 
-class ClipIqaParams(Params):
+class ClipIqaParams(base.Params):
     """precision: float16 needs about half the time and memory on a GPU; auto takes it there and float32 on a CPU."""
 
     precision: Literal["auto", "float32", "float16"] = "auto"
@@ -32,7 +32,7 @@ class ClipIqaParams(Params):
 class ClipIqa:
     """CLIP-IQA with CLIP's ResNet-50 on the clip's middle frame, whole, not resized: 0..1, larger is better."""
 
-    Params = ClipIqaParams
+    Params: type[base.Params] = ClipIqaParams
 
     def __init__(self, params: ClipIqaParams, spec: FrameSpec) -> None:
         self.params = params

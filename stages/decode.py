@@ -80,11 +80,12 @@ class Grid:
 class Decoder:
     """Owns one child process that decodes; started at the first use, again after a crash or a deadline.
 
-    Not for several threads at once.
+    use_decord: whether decord decodes where it can be trusted; else PyAV decodes all. Not for several threads at once.
     """
 
-    def __init__(self, deadline_s: float) -> None:
+    def __init__(self, deadline_s: float, use_decord: bool = True) -> None:
         self.deadline_s = deadline_s
+        self.use_decord = use_decord
         self._child: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._noise: IO[bytes] | None = None
@@ -123,7 +124,7 @@ class Decoder:
             "size": spec.size,
             "box": box,
             "header": asdict(header),
-            "decord": True,
+            "decord": self.use_decord,
         }
         if kind == "video":
             assert header.fps is not None

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from manifests.schema import fields
-from stages import weights
-from stages.base import ClipError, Measured, Params, Sample, Stage
+from stages import base, weights
+from stages.base import ClipError, Measured, Sample, Stage
 from stages.frames import FrameSpec
 
 MARGIN = 0.25  # of the box's longer side, kept around it on each side: hair and chin belong to a face's looks
@@ -22,9 +22,9 @@ MARGIN = 0.25  # of the box's longer side, kept around it on each side: hair and
 class NoEmbedding:
     """Measures nothing."""
 
-    Params = Params
+    Params: type[base.Params] = base.Params
 
-    def __init__(self, params: Params, spec: FrameSpec) -> None: ...
+    def __init__(self, params: base.Params, spec: FrameSpec) -> None: ...
 
     def version(self) -> str:
         """Nothing that it depends on can change."""
@@ -38,7 +38,7 @@ class NoEmbedding:
         return [Measured({"image_embedding": None, "frame_embedding": None}) for _ in batch]
 
 
-class OpenClipParams(Params):
+class OpenClipParams(base.Params):
     """model: one of OpenAI's; 768 numbers for ViT-L-14, 512 for ViT-B-32. precision: as in the quality stage."""
 
     model: Literal["ViT-L-14", "ViT-B-32"] = "ViT-L-14"
@@ -52,7 +52,7 @@ class OpenClip:
     the clip's middle one, of which CLIP's preprocessing sees the central square.
     """
 
-    Params = OpenClipParams
+    Params: type[base.Params] = OpenClipParams
 
     def __init__(self, params: OpenClipParams, spec: FrameSpec) -> None:
         self.params = params

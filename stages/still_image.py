@@ -57,10 +57,6 @@ def read_image(path: str, size: int, box: Box | None) -> tuple[np.ndarray, View]
     import PIL.ImageOps
 
     with _open(path) as image:
-        try:
-            image.load()
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise MediaError(f"image cannot be decoded: {error}") from error
         picture = _rgb(PIL.ImageOps.exif_transpose(image))
     view = View.of(picture.shape[1], picture.shape[0], box, size)
     out = np.empty((view.target[1], view.target[0], 3), np.uint8)

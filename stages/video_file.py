@@ -80,13 +80,24 @@ class VideoFile:
     """One open video file and its main video stream."""
 
     def __init__(self, path: str) -> None:
+        self.path = path
+        self.clean = True
+        self._open()
+        context = self.stream.codec_context
+        check_size(context.width, context.height, MAX_VIDEO_PIXELS)
+        self.codec: str = context.codec.canonical_name
+        self.base = float(self.stream.time_base or 0)
+        self.timed = self.container.format.name not in UNTIMED
+
+    def _open(self) -> None:
         import av
 
         options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
         av.logging.set_level(av.logging.ERROR)
+        av.logging.set_skip_repeated(False)
         with av.logging.Capture() as complaints:
             try:
-                self.container = av.open(path, options=options, metadata_errors="replace")
+                self.container = av.open(self.path, options=options, metadata_errors="replace")
             except av.error.FFmpegError as error:
                 if not complaints:
                     raise MediaError("is not a video file: no known container format in it") from error
@@ -99,13 +110,8 @@ class VideoFile:
         self.alone = len(videos) == len(self.container.streams.video) == 1
         context = self.stream.codec_context
         if context is None:
-            raise MediaError("has a video stream in a codec that no decoder here knows")
-        check_size(context.width, context.height, MAX_VIDEO_PIXELS)
+            raise MediaError("has a video stream of unknown codec")
         context.thread_count = 1  # the workers share the cores
-        self.codec: str = context.codec.canonical_name
-        self.base = float(self.stream.time_base or 0)
-        self.clean = True
-        self.timed = self.container.format.name not in UNTIMED
 
     def close(self) -> None:
         self.container.close()
@@ -149,7 +155,7 @@ class VideoFile:
         table = self.table()
         count = len(table.seconds)
         if not count:
-            return 0, 0.0, 0.0
+            raise MediaError("not one of its frames can be read")
         tag = _clock(stream.metadata.get("DURATION", "")) - float(table.pts.min()) * self.base  # Matroska: its end
         if tag > table.length_s + SLACK_S:
             return None, tag, rate or count / table.length_s
@@ -170,8 +176,14 @@ class VideoFile:
         raise MediaError("not one of its frames can be decoded")
 
     def _rewind(self) -> None:
+        import av
+
         start = self.stream.start_time
-        self.container.seek(0 if start is None else min(0, start), stream=self.stream)
+        try:
+            self.container.seek(0 if start is None else min(0, start), stream=self.stream)
+        except av.error.FFmpegError:  # no index to seek by
+            self.container.close()
+            self._open()
 
     def _packets(self) -> Iterator[Any]:
         """The stream's packets from here, as far as they can be read whole; `clean` tells whether all could."""
@@ -265,7 +277,7 @@ class VideoFile:
         keys = np.flatnonzero(table.key)
         keys = keys[(table.pts[keys] <= first_pts) & (keys <= first_packet)]
         start = int(keys[-1]) if len(keys) else 0
-        index_of = {int(stamp): i for i, stamp in enumerate(table.pts)}
+        index_of: dict[int | None, int] = {int(stamp): i for i, stamp in enumerate(table.pts)}
         for stamp in (table.pts[start], table.dts[start], table.dts[max(0, start - 1)]):
             self.container.seek(int(stamp), stream=self.stream)
             landed = next(iter(self.container.demux(self.stream)), None)

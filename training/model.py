@@ -140,6 +140,11 @@ def spatial_transformers(unet: UNetMotionModel) -> Iterator[Transformer2DModel]:
     return (module for module in unet.modules() if isinstance(module, Transformer2DModel))
 
 
+def sd15_unet() -> UNetMotionModel:
+    """A UNet of the size of Stable Diffusion 1.5 with AnimateDiff's motion modules, random weights."""
+    return UNetMotionModel(cross_attention_dim=768, num_attention_heads=8)
+
+
 def install(unet: UNetMotionModel, spec: AdapterSpec) -> None:
     """Add the adapter to `unet`, in place. Before any training the output equals the base's text path with C_id.
 

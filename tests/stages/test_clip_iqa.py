@@ -101,7 +101,7 @@ def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_file_of_the_published_layout_loads_strictly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = upstream_layouts.clip_resnet()
-    assert upstream_layouts.parameters(layout) == 102_007_137  # the count that OpenAI's model card gives
+    assert upstream_layouts.parameters(layout) == 102_007_137  # the count that CLIP's example notebook prints for it
     upstream_layouts.own(upstream_layouts.write(layout, tmp_path / "clip" / "RN50.pt"), tmp_path)
     monkeypatch.setenv(weights.VARIABLE, str(tmp_path))
     engine = ClipIqa(ClipIqaParams(), FrameSpec())

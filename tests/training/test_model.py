@@ -18,6 +18,7 @@ from training.model import (  # noqa: E402
     conditions,
     install,
     pack_identity,
+    sd15_unet,
     set_scales,
     spatial_transformers,
 )
@@ -191,7 +192,7 @@ def test_installing_twice_is_refused() -> None:
 
 def test_parameter_counts_at_true_size() -> None:
     with torch.device("meta"):
-        unet = UNetMotionModel(cross_attention_dim=768, num_attention_heads=8)
+        unet = sd15_unet()
         base = sum(p.numel() for n, p in unet.named_parameters() if "motion_modules" not in n)
         temporal = sum(p.numel() for n, p in unet.named_parameters() if "motion_modules" in n)
         assert len(list(spatial_transformers(unet))) == 16
