@@ -1,0 +1,318 @@
+"""The dataset over a run's manifest: frame grid, reference face, P, A, M, flow and landmarks of each drawn clip."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from manifests import shards
+from stages.base import ClipError
+from stages.clip import Clip
+from stages.decode import Decoder
+from stages.frames import FrameSpec
+from training.align import box_to_template, to_template
+from training.config import FitConfig
+from training.draws import Draw
+from training.faces import Faces, cut_out, view
+
+TRIES = 10  # clips tried for one draw before the data set counts as broken
+_SIDES = re.compile(r"\b(left|right)(?=\b|wards?\b)", re.IGNORECASE)
+
+
+class DataError(Exception):
+    """So many clips cannot be read that training must stop."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The rows to train on and what is needed to read them.
+
+    rows: manifest rows of one split. folder: the run's output folder, that flow_path refers to. roots: where each
+    source lies. fingerprint: hash of the shards.
+    """
+
+    rows: list[dict[str, Any]]
+    folder: Path
+    roots: Mapping[str, str]
+    spec: FrameSpec
+    fingerprint: str
+
+    @classmethod
+    def read(cls, path: str | Path, split: str, roots: Mapping[str, str] | None = None) -> Manifest:
+        """Open a shard, a folder of shards or a run's output folder. `roots` replace those of the metadata.
+
+        Raises ValueError with one line when there is nothing to train on.
+        """
+        files = shards.shards(path)
+        metadata = shards.metadata(path)
+        rows = [row for row in shards.read_manifest(path).to_pylist() if row["split"] == split]
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(file.read_bytes())
+        folder = files[0].parent.parent
+        merged = dict(metadata["roots"]) | dict(roots or {})
+        return cls(rows, folder, merged, FrameSpec(**metadata["frames"]), digest.hexdigest())
+
+    @property
+    def weights(self) -> np.ndarray:
+        """`sample_weight` of each row; 1 where the manifest has none."""
+        return np.array([1.0 if row["sample_weight"] is None else row["sample_weight"] for row in self.rows])
+
+
+@dataclass
+class Sample:
+    """One training sample. S = config.size, N grid frames, K = config.identity_frames.
+
+    video: (N, 3, S, S), -1..1. face: the reference face on plain ground, (3, S, S), -1..1. reference: the frame it was
+    cut from, (3, S, S). reference_warp: (2, 3), its pixels to ArcFace's template. id_frames: (K,) frames on which a
+    face is known; id_warps: (K, 2, 3). m: M of Eq. 7 as shown, capped. flow: (N - 1, 64, 64), 0..255. skipped: clip id
+    and reason of each clip that could not be read in its place.
+    """
+
+    clip_id: str
+    video: Tensor
+    face: Tensor
+    reference: Tensor
+    reference_warp: Tensor
+    id_frames: Tensor
+    id_warps: Tensor
+    has_face: bool
+    m: float
+    caption: str
+    action: str
+    flow: Tensor
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass
+class Batch:
+    """Samples stacked; see Sample."""
+
+    clip_id: list[str]
+    video: Tensor
+    face: Tensor
+    reference: Tensor
+    reference_warp: Tensor
+    id_frames: Tensor
+    id_warps: Tensor
+    has_face: Tensor
+    m: Tensor
+    caption: list[str]
+    action: list[str]
+    flow: Tensor
+    skipped: list[tuple[str, str]]
+
+    def take(self, rows: list[int]) -> Batch:
+        """These samples of the batch, in this order."""
+        picked = {}
+        for name, value in vars(self).items():
+            if name == "skipped":
+                picked[name] = value
+            else:
+                picked[name] = value[rows] if isinstance(value, Tensor) else [value[i] for i in rows]
+        return Batch(**picked)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with its tensors on `device`."""
+        moved = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        return Batch(**moved)
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stack samples into a batch."""
+    columns: dict[str, Any] = {}
+    for name in Batch.__dataclass_fields__:
+        values = [getattr(sample, name) for sample in samples]
+        if name == "skipped":
+            columns[name] = [skip for skips in values for skip in skips]
+        elif isinstance(values[0], str):
+            columns[name] = values
+        elif isinstance(values[0], Tensor):
+            columns[name] = torch.stack(values)
+        else:
+            columns[name] = torch.tensor(values)
+    return Batch(**columns)
+
+
+class ClipDataset(Dataset[Sample]):
+    """Loads what a Draw asks for. The augmentation depends on the seed and the draw's number alone.
+
+    `cache`: folder for the decoded frames at training size, for those who train many epochs or on few cores.
+    """
+
+    def __init__(self, manifest: Manifest, config: FitConfig, cache: Path | None = None) -> None:
+        self.manifest = manifest
+        self.config = config
+        self.cache = cache
+        self._decoder: Decoder | None = None
+
+    def __len__(self) -> int:
+        return len(self.manifest.rows)
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        """The sample of this draw; a clip that cannot be read is replaced by another, drawn by the same weights.
+
+        Raises DataError when `TRIES` clips in a row cannot be read.
+        """
+        rng = np.random.default_rng([self.config.seed, draw.number])
+        weights = self.manifest.weights
+        row, skipped = self.manifest.rows[draw.row], []
+        for _ in range(TRIES):
+            try:
+                sample = self.load(row, rng)
+            except ClipError as error:
+                skipped.append((row["clip_id"], f"{row['source']}/{row['path']}: {error}"))
+                row = self.manifest.rows[rng.choice(len(weights), p=weights / weights.sum())]
+            else:
+                sample.skipped = skipped
+                return sample
+        raise DataError(f"{TRIES} clips in a row cannot be read; the last: {skipped[-1][1]}")
+
+    def load(self, row: Mapping[str, Any], rng: np.random.Generator) -> Sample:
+        """One clip, augmented. Raises ClipError with what is wrong with it."""
+        size, count = self.config.size, self.manifest.spec.count
+        flip = bool(rng.random() < self.config.flip)
+        zoom = float(rng.uniform(1.0, self.config.zoom))
+        fine = view(self.frames(row), zoom, flip)  # (2 N - 1, S, S, 3), the grid and the frames between
+        faces = Faces.of(row)
+        if faces is None:
+            faces = Faces(np.array([0]), np.array([[0.0, 0.0, 1.0, 1.0]]) * row["grid_size"], None, row["grid_size"])
+        faces = faces.seen(zoom, flip, size)
+
+        reference, box, landmarks = _reference(fine, faces, row["kind"] == "image", count, rng)
+        chosen = rng.choice(len(faces.frames), self.config.identity_frames)
+        m = 0.0 if row["kind"] == "image" else min(float(row["motion_intensity"]) * zoom, 20.0)
+        return Sample(
+            clip_id=row["clip_id"],
+            video=_float(fine[::2]),
+            face=_float(cut_out(reference, box, size)[None])[0],
+            reference=_float(reference[None])[0],
+            reference_warp=_warp(box[None], None if landmarks is None else landmarks[None])[0],
+            id_frames=torch.from_numpy(faces.frames[chosen]).long(),
+            id_warps=_warp(faces.boxes[chosen], None if faces.landmarks is None else faces.landmarks[chosen]),
+            has_face=bool(row["face_frames"]),
+            m=m,
+            caption=mirrored(row["caption"] or "", flip),
+            action=mirrored(row["action"] or "", flip),
+            flow=torch.from_numpy(np.ascontiguousarray(view(self.flow(row), zoom, flip))),
+        )
+
+    def frames(self, row: Mapping[str, Any]) -> np.ndarray:
+        """Frames at training size, uint8 (2 N - 1, S, S, 3): the grid at even places, halfway frames at odd ones.
+
+        The reference face comes from a halfway frame: were it one of those denoised, the model would learn to paste.
+        """
+        key = f"{row['clip_id']}-{self.config.size}-{self.manifest.fingerprint[:16]}.npy"
+        path = None if self.cache is None else self.cache / key
+        if path is not None and path.exists():
+            return np.load(path)
+        frames = resized(self._decode(row), self.config.size)
+        if path is not None:
+            with shards.whole(path) as temporary, temporary.open("wb") as file:
+                np.save(file, frames)
+        return frames
+
+    def _decode(self, row: Mapping[str, Any]) -> np.ndarray:
+        if row["source"] not in self.manifest.roots:
+            raise ClipError(f"no root is known for source {row['source']}")
+        self._decoder = self._decoder or Decoder(deadline_s=60.0)
+        kind = row["kind"]
+        location = Clip(row["source"], row["path"], kind, "").location(self.manifest.roots[row["source"]])
+        header = self._decoder.header(location, kind)
+        spec, span = self.manifest.spec, None
+        if kind == "video":
+            assert header.fps is not None
+            step = spec.step_s(header.fps)
+            # One frame more than the grid's length, so that rounding leaves no grid frame outside.
+            span = (row["start_s"], row["start_s"] + row["duration_s"] + 1 / header.fps)
+            spec = FrameSpec(fps=2 / step, stride=None, count=2 * spec.count - 1, size=spec.size, window="first")
+        else:
+            spec = spec.model_copy(update={"count": 2 * spec.count - 1})
+        crop, width, height = row["crop"], header.width, header.height
+        if abs((crop[2] - crop[0]) - min(width, height)) <= 1:
+            return self._decoder.frames(location, kind, spec, header, span).through(crop)
+        # The source's index cut out a part of the picture, and the crop is the square within.
+        box = (crop[0] / width, crop[1] / height, crop[2] / width, crop[3] / height)
+        return self._decoder.frames(location, kind, spec, header, span, box).through((0.0, 0.0))
+
+    def flow(self, row: Mapping[str, Any]) -> np.ndarray:
+        """Stored foreground flow, uint8 (N - 1, 64, 64); zeros where there is none. Raises ClipError if unreadable."""
+        if row["flow_path"] is None:
+            return np.zeros((self.manifest.spec.count - 1, 64, 64), np.uint8)
+        try:
+            with np.load(self.manifest.folder / row["flow_path"]) as stored:
+                return stored["magnitude"]
+        except (OSError, ValueError, KeyError) as error:
+            raise ClipError(f"flow {row['flow_path']} cannot be read: {error}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_decoder": None}  # each worker process decodes in a child of its own
+
+
+def _reference(
+    fine: np.ndarray, faces: Faces, still: bool, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The frame I is cut from, and box and landmarks on it: a halfway frame next to one on which the face is known.
+
+    A still's reference is itself, mirrored or moved closer.
+    """
+    if still:
+        mirror = bool(rng.random() < 0.5)
+        zoom = 1.0 if mirror else float(rng.uniform(1.1, 1.3))
+        seen = faces.seen(zoom, mirror, faces.size)
+        box, landmarks = seen.at(0)
+        return view(fine[:1], zoom, mirror)[0], box, landmarks
+    near = [2 * f + side for f in faces.frames for side in (-1, 1) if 0 < 2 * f + side < 2 * count - 2]
+    position = int(rng.choice(near))
+    box, landmarks = faces.at(position / 2)
+    return fine[position], box, landmarks
+
+
+def resized(frames: np.ndarray, size: int) -> np.ndarray:
+    """Square uint8 frames (n, s, s, 3) at (n, size, size, 3), averaged over areas."""
+    if frames.shape[1] == size:
+        return frames
+    import cv2
+
+    return np.stack([cv2.resize(f, (size, size), interpolation=cv2.INTER_AREA) for f in frames])
+
+
+def mirrored(text: str, flip: bool) -> str:
+    """The text of a mirrored picture: left and right change places."""
+
+    def swap(match: re.Match[str]) -> str:
+        word = match[0]
+        other = "right" if word.lower() == "left" else "left"
+        return other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other
+
+    return _SIDES.sub(swap, text) if flip else text
+
+
+def _float(frames: np.ndarray) -> Tensor:
+    """uint8 (n, h, w, 3) -> float (n, 3, h, w), -1..1."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _warp(boxes: np.ndarray, landmarks: np.ndarray | None) -> Tensor:
+    if landmarks is not None:
+        return to_template(torch.from_numpy(np.ascontiguousarray(landmarks)).float())
+    return box_to_template(torch.from_numpy(np.ascontiguousarray(boxes)).float())
+
+
+def pixels_for(encoder_size: int, images: Tensor) -> Tensor:
+    """Images (B, 3, S, S), -1..1, as CLIP's vision model takes them: (B, 3, e, e), its mean and deviation."""
+    mean = images.new_tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
+    std = images.new_tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
+    if images.shape[-1] != encoder_size:
+        images = functional.interpolate(images, (encoder_size, encoder_size), mode="bicubic", antialias=True)
+    return ((images + 1) / 2 - mean) / std
