@@ -1,0 +1,136 @@
+"""Stage "face": how many faces there are, where, and how sure the detector is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from statistics import median
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from manifests.schema import fields
+from stages import base
+from stages.base import ClipError, Measured, Rule, Sample, Stage
+from stages.frames import FrameSpec
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A face on one frame.
+
+    box: x0, y0, x1, y1 in frame pixels, may reach over the edge. score: the detector's own scale, larger is surer.
+    landmarks: eyes, nose, mouth corners as x, y five times, or None.
+    """
+
+    box: Box
+    score: float
+    landmarks: tuple[float, ...] | None = None
+
+    def clipped(self, shape: tuple[int, int]) -> Box:
+        """The part of the box that lies in a picture of `shape` (height, width)."""
+        height, width = shape
+        x0, y0, x1, y1 = self.box
+        return (_clip(x0, width), _clip(y0, height), _clip(x1, width), _clip(y1, height))
+
+
+def _clip(value: float, limit: int) -> float:
+    return min(max(float(value), 0.0), float(limit))
+
+
+def face_columns(found: Mapping[int, Sequence[Detection]], shape: tuple[int, int]) -> dict[str, Any]:
+    """The stage's columns from what was found on each looked-at frame, by the frame's index.
+
+    `shape` is the frames' (height, width). Every detection given counts: drop the unsure ones before. On a frame with
+    several faces, the one that covers most of the picture speaks for it.
+    """
+    assert found
+    largest = {i: max(faces, key=lambda f: _area(f.clipped(shape))) for i, faces in sorted(found.items()) if faces}
+    marked = any(face.landmarks is not None for face in largest.values())
+    return {
+        "face_count": max(len(faces) for faces in found.values()),
+        "face_fraction": sum(len(faces) == 1 for faces in found.values()) / len(found),
+        "face_score": median(face.score for face in largest.values()) if largest else None,
+        "face_frames": list(largest),
+        "frame_boxes": [list(face.clipped(shape)) for face in largest.values()],
+        "frame_landmarks": [list(face.landmarks or ()) for face in largest.values()] if marked else None,
+        "face_embedding": None,
+    }
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+class DlibParams(base.Params):
+    """frames: how many to look at. upsample: doublings of the frame; the smallest face found is 80 px over that.
+
+    min_score: detections with less are no faces; real ones have 0.6 and more, mostly 1 to 3.
+    """
+
+    frames: int = Field(4, ge=1)
+    upsample: int = Field(1, ge=0, le=2)
+    min_score: float = Field(0.3, ge=0)
+
+
+class Dlib:
+    """dlib's frontal face detector (HOG features and linear SVMs), which is compiled into the library."""
+
+    Params: type[base.Params] = DlibParams
+
+    def __init__(self, params: DlibParams, spec: FrameSpec) -> None:
+        self.params = params
+        self.detector: Any = None
+
+    def version(self) -> str:
+        """Version of dlib, which holds the model."""
+        return f"dlib-bin {version('dlib-bin')}"
+
+    def setup(self, device: str) -> None:
+        """Unpacks the detector."""
+        import dlib
+
+        self.detector = dlib.get_frontal_face_detector()
+
+    def measure(self, batch: Sequence[Sample]) -> list[Measured | ClipError]:
+        """The columns of each sample; no landmarks, no embedding."""
+        return [self._one(sample) for sample in batch]
+
+    def _one(self, sample: Sample) -> Measured:
+        images = sample.images()
+        found = {i: self.detect(images[i]) for i in sample.spread(self.params.frames)}
+        return Measured(face_columns(found, images.shape[1:3]))
+
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        """The faces on a uint8 RGB image (h, w, 3)."""
+        boxes, scores, _ = self.detector.run(image, self.params.upsample, self.params.min_score)
+        return [
+            Detection((box.left(), box.top(), box.right() + 1, box.bottom() + 1), score)  # dlib's edges are inside
+            for box, score in zip(boxes, scores, strict=True)
+        ]
+
+
+STAGE = Stage(
+    name="face",
+    needs="frames",
+    fields=fields(
+        "face_count",
+        "face_fraction",
+        "face_score",
+        "face_frames",
+        "frame_boxes",
+        "frame_landmarks",
+        "face_embedding",
+    ),
+    engines={"dlib": Dlib},
+    rules=(
+        Rule("no_face", "face_count", "<", 1.0),
+        Rule("multiple_faces", "face_count", ">", "max_faces"),
+        Rule("face_lost", "face_fraction", "<", "min_face_fraction"),
+        Rule("low_face_confidence", "face_score", "<", "min_face_score"),
+    ),
+)
