@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where run as a file, only 
 
 from examples.people import astronaut
 from examples.rendering import MOTIONS, render, write_video
+from flows.intensity import magnitude, motion_intensity
 
 ENCODING = {"preset": "veryfast", "crf": "18"}
 
@@ -55,18 +56,6 @@ FAULTY: dict[str, tuple[str, str | None]] = {
     "empty.mp4": ("failed", None),
     "text_file.mp4": ("failed", None),
 }
-
-
-def intensity(flows: np.ndarray) -> float:
-    """TODO"""
-    return float(
-        np.mean(
-            [
-                (lambda m: m[m > m.mean()].mean() if (m > m.mean()).any() else m.mean())(np.linalg.norm(f, axis=-1))
-                for f in flows
-            ]
-        )
-    )
 
 
 def _burn_in(frame: np.ndarray) -> np.ndarray:
@@ -128,7 +117,7 @@ def write_clip(path: Path) -> dict[str, Any]:
     return {
         "status": "kept",
         "reason": None,
-        "motion_intensity": round(intensity(clip.true_flows()), 4),
+        "motion_intensity": round(motion_intensity(magnitude(clip.true_flows())), 4),
         "action": motion if clip.one_way or MOTIONS[motion].period_s else f"{motion}_and_back",
     }
 
