@@ -55,6 +55,7 @@ _ALL = [
     _field("frame_boxes", pa.list_(FACE_BOX), "largest face per entry of face_frames: x0, y0, x1, y1", "frame px"),
     _field("frame_landmarks", pa.list_(FACE_LANDMARKS), "eyes, nose, mouth corners: x, y five times", "frame px"),
     _field("face_embedding", pa.list_(pa.float32()), "ArcFace embedding of the best frame, unit length"),
+    _field("face_similarity", pa.float32(), "smallest cosine of a frame's embedding with face_embedding", "", "-1..1"),
     # crop
     _field("crop", pa.list_(pa.float64(), 4), "the grid's square in the displayed frame: x0, y0, x1, y1", "native px"),
     _field("face_in_crop", pa.float32(), "smallest share of a face box that lies inside the crop", "", "0..1"),

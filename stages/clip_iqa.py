@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from stages import base, weights
 from stages.base import ClipError, Measured, Sample
@@ -24,13 +25,17 @@ PROMPTS = (
 
 
 class ClipIqaParams(base.Params):
-    """precision: float16 needs about half the time and memory on a GPU; auto takes it there and float32 on a CPU."""
+    """position: which frame, from 0 (the first) to 1 (the last).
 
+    precision: float16 needs about half the time and memory on a GPU; auto takes it there and float32 on a CPU.
+    """
+
+    position: float = Field(0.5, ge=0, le=1)
     precision: Literal["auto", "float32", "float16"] = "auto"
 
 
 class ClipIqa:
-    """CLIP-IQA with CLIP's ResNet-50 on the clip's middle frame, whole, not resized: 0..1, larger is better."""
+    """CLIP-IQA with CLIP's ResNet-50 on one whole frame, not resized: 0..1, larger is better."""
 
     Params: type[base.Params] = ClipIqaParams
 
@@ -69,7 +74,7 @@ class ClipIqa:
 
     def measure(self, batch: Sequence[Sample]) -> list[Measured | ClipError]:
         """quality_score and quality_frame; frames of one size go through the network together."""
-        frames = [len(sample.images()) // 2 for sample in batch]
+        frames = [round(self.params.position * (len(sample.images()) - 1)) for sample in batch]
         images = [sample.images()[frame] for sample, frame in zip(batch, frames, strict=True)]
         scores = np.zeros(len(batch))
         for shape in dict.fromkeys(image.shape for image in images):

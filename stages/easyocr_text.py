@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -11,7 +12,9 @@ import numpy as np
 from pydantic import Field
 
 from stages import base, weights
+from stages.base import ClipError, Measured, Sample
 from stages.frames import FrameSpec
+from stages.text import Reading, text_area
 
 # the recogniser of each script, as EasyOCR's Reader chooses it
 RECOGNISERS = {"en": "english_g2", "latin": "latin_g2", "ch_sim": "zh_sim_g2"}
@@ -19,7 +22,10 @@ _LANGUAGES = {"en": ["en"], "latin": ["en", "fr", "de", "es"], "ch_sim": ["ch_si
 
 
 class EasyOcrParams(base.Params):
-    """script: which letters the recogniser knows. detect_batch: frames that go through the detector together."""
+    """frames: how many to look at. script: which letters the recogniser knows; en is the smallest.
+
+    detect_batch: frames that go through the detector together; each takes about 0.5 GB there.
+    """
 
     frames: int = Field(3, ge=1)
     script: Literal["en", "latin", "ch_sim"] = "en"
@@ -80,8 +86,20 @@ class EasyOcr:
         reader.detector.to(memory_format=torch.channels_last)
         self.reader = reader
 
-    def read(self, images: np.ndarray) -> list[list[tuple[np.ndarray, str, float]]]:
-        """Per image of uint8 RGB (b, h, w, 3): quadrilaterals (4, 2) in pixels, their text and its score 0..1."""
+    def measure(self, batch: Sequence[Sample]) -> list[Measured | ClipError]:
+        """text_area of each sample, of the looked-at frame that has most."""
+        chosen = [sample.images()[sample.spread(self.params.frames)] for sample in batch]
+        areas: list[float] = [0.0] * len(batch)
+        for shape in dict.fromkeys(images.shape[1:] for images in chosen):
+            owners = [i for i, images in enumerate(chosen) if images.shape[1:] == shape for _ in images]
+            same = np.concatenate([images for images in chosen if images.shape[1:] == shape])
+            for i, readings in zip(owners, self.read(same), strict=True):
+                area = text_area(readings, shape[:2], self.params.min_characters, self.params.min_score)
+                areas[i] = max(areas[i], area)
+        return [Measured({"text_area": area}) for area in areas]
+
+    def read(self, images: np.ndarray) -> list[list[Reading]]:
+        """What is written on each of several images of one size, uint8 RGB (b, h, w, 3)."""
         import cv2
 
         found = []

@@ -59,6 +59,7 @@ def face_columns(found: Mapping[int, Sequence[Detection]], shape: tuple[int, int
         "frame_boxes": [list(face.clipped(shape)) for face in largest.values()],
         "frame_landmarks": [list(face.landmarks or ()) for face in largest.values()] if marked else None,
         "face_embedding": None,
+        "face_similarity": None,
     }
 
 
@@ -125,6 +126,7 @@ STAGE = Stage(
         "frame_boxes",
         "frame_landmarks",
         "face_embedding",
+        "face_similarity",
     ),
     engines={"dlib": Dlib},
     rules=(
@@ -132,5 +134,6 @@ STAGE = Stage(
         Rule("multiple_faces", "face_count", ">", "max_faces"),
         Rule("face_lost", "face_fraction", "<", "min_face_fraction"),
         Rule("low_face_confidence", "face_score", "<", "min_face_score"),
+        Rule("different_faces", "face_similarity", "<", "min_face_similarity"),
     ),
 )

@@ -44,7 +44,9 @@ def test_kept_clips_have_every_column_the_engines_give(tmp_path: Path) -> None:
     assert {name for name, value in row.items() if value is None} == {
         "face_landmarks",
         "face_embedding",
+        "face_similarity",
         "image_embedding",
+        "frame_embedding",
         "identity",
     }
     written = metadata(made.output)
