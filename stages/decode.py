@@ -231,7 +231,7 @@ class Decoder:
 
     def _cause_of_death(self) -> str:
         assert self._child is not None
-        code = self._child.wait(5)
+        code = self._child.wait()
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}: {self._last_words()}"
         self.close()
         return cause

@@ -11,6 +11,7 @@ import errno
 import json
 import mmap
 import os
+import resource
 import signal
 import socket
 import stat
@@ -64,14 +65,13 @@ def frames(path: str, request: dict[str, Any], memory: MemoryFile) -> dict[str, 
     view = View.of(header["width"], header["height"], box, request["size"])
     wanted = np.array(request["times_s"])
     with closing(VideoFile(path)) as file:
-        large = os.stat(path).st_size > decord_file.MAX_BYTES  # noqa: PTH116
-        table = file.table((wanted[0], wanted[-1]) if large else None)
+        table = file.table((wanted[0], wanted[-1]) if file.large else None)
         if not len(table.seconds):
             raise MediaError("not one of its frames can be read")
         chosen = table.choose(wanted, request["stride"], header["fps"], header["duration_s"]).tolist()
         out = memory.frames(len(chosen), view)
         decoder = "pyav"
-        if request["decord"] and not large and decord_file.trusts(file, table, max(chosen)):
+        if request["decord"] and decord_file.trusts(file, table):
             try:
                 fill(decord_file.decode(path, table, chosen), chosen, view, out, 0)
                 decoder = "decord"
@@ -161,6 +161,7 @@ def read_through(fd: int) -> None:
 def main() -> None:
     import cv2
 
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash must be over at once
     cv2.setNumThreads(1)  # the workers share the cores
     os.environ["DECORD_EOF_RETRY_MAX"] = "128"  # its default of 10240 takes minutes at a damaged end
     channel = socket.socket(fileno=int(sys.argv[1]))

@@ -6,8 +6,10 @@ Time 0 of a file is the presentation of its first frame.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ UNTIMED = frozenset({"avi"})
 # H.264 says of each frame whether any other one refers to it: those that none does need decoding only where wanted.
 # HEVC's like mark holds within a temporal layer only.
 SKIPPABLE = frozenset({"h264"})
+LARGE_BYTES = 256 << 20  # larger files are not read whole where it can be avoided
 MARGIN_S = 2.0  # around the wanted times, for frames stored before or after their turn
 SLACK_S = 0.5  # how much longer than its frames a complete file may claim to be
 
@@ -81,6 +84,7 @@ class VideoFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.large = Path(path).stat().st_size > LARGE_BYTES
         self.clean = True
         self._open()
         context = self.stream.codec_context
@@ -152,11 +156,14 @@ class VideoFile:
             if len(stamps) > 1:
                 step = (stamps[-1] - stamps[0]) * self.base / (len(stamps) - 1)
                 return len(stamps), step * len(stamps), 1 / step if step else 0.0
+        end = _clock(stream.metadata.get("DURATION", ""))  # Matroska: when the last frame ends
+        if self.large and end and rate and stream.start_time is not None:
+            return None, end - stream.start_time * self.base, rate
         table = self.table()
         count = len(table.seconds)
         if not count:
             raise MediaError("not one of its frames can be read")
-        tag = _clock(stream.metadata.get("DURATION", "")) - float(table.pts.min()) * self.base  # Matroska: its end
+        tag = end - float(table.pts.min()) * self.base
         if tag > table.length_s + SLACK_S:
             return None, tag, rate or count / table.length_s
         return count, table.length_s, count / table.length_s if table.length_s else rate
@@ -254,11 +261,14 @@ class VideoFile:
                 counted += 1
                 if frame.is_corrupt and (stamp is None or stamp >= first_pts):
                     raise MediaError(f"is damaged before {self._at(table, wanted[found])}")
-                if stamp is not None and stamp in position:
-                    yield position[stamp], reformatter.reformat(frame, format="rgb24").to_ndarray()
-                    found += 1
-                    if found == len(wanted):
-                        return
+                if stamp is None or stamp not in position:
+                    continue
+                if position[stamp] != wanted[found]:
+                    raise MediaError(f"frame at {self._at(table, wanted[found])} cannot be decoded")
+                yield position[stamp], reformatter.reformat(frame, format="rgb24").to_ndarray()
+                found += 1
+                if found == len(wanted):
+                    return
         raise MediaError(f"frame at {self._at(table, wanted[found])} cannot be decoded")
 
     def _at(self, table: Table, position: int) -> str:
@@ -289,8 +299,5 @@ class VideoFile:
 
 def _clock(text: str) -> float:
     """Seconds of "00:00:06.000000000"; 0 where the text is none."""
-    try:
-        hours, minutes, seconds = text.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    except ValueError:
-        return 0.0
+    parts = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d*)?)", text)
+    return int(parts[1]) * 3600 + int(parts[2]) * 60 + float(parts[3]) if parts else 0.0

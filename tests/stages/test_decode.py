@@ -69,13 +69,13 @@ CASES = {
     "hevc_10bit.mkv": (HEVC | {"pix_fmt": "yuv420p10le"}, "decord"),
     "vp9.webm": ({"codec": "libvpx-vp9", "codec_options": FAST_VPX}, "decord"),
     "vp9_audio.webm": ({"codec": "libvpx-vp9", "audio": True, "codec_options": FAST_VPX | {"g": "20"}}, "decord"),
-    "vp8.webm": ({"codec": "libvpx", "codec_options": FAST_VPX}, "decord"),
+    "vp8.webm": ({"codec": "libvpx", "codec_options": FAST_VPX}, "pyav"),
     "av1.mp4": (AV1, "pyav"),
     "av1.webm": (AV1, "pyav"),
     "mpeg4.avi": ({"codec": "mpeg4"}, "pyav"),
     "mpeg4_b.avi": ({"codec": "mpeg4", "codec_options": {"bf": "2"}}, "pyav"),
     "mpeg4_b.mp4": ({"codec": "mpeg4", "codec_options": {"bf": "2", "b": "2M"}}, "pyav"),
-    "mpeg4.mp4": ({"codec": "mpeg4", "codec_options": {"b": "2M"}}, "decord"),
+    "mpeg4.mp4": ({"codec": "mpeg4", "codec_options": {"b": "2M"}}, "pyav"),
     "mjpeg.mov": ({"codec": "mjpeg", "pix_fmt": "yuvj420p"}, "decord"),
 }
 

@@ -95,6 +95,27 @@ def test_truncated_files(decoder: Decoder, tmp_path: Path, name: str) -> None:
         assert isinstance(outcomes[-1], Frames), "all wanted frames lie before the last cut"
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])
+def test_a_damaged_frame_is_not_silently_replaced(decoder: Decoder, tmp_path: Path, codec: str) -> None:
+    """Decord gives an earlier frame in the place of one whose data is damaged."""
+    import av
+
+    path = tmp_path / "a.mp4"
+    options = {"g": "30", "bf": "0"}
+    if codec == "libx265":
+        options["x265-params"] = "log-level=none:open-gop=0"
+    data = bytearray(write_video(path, codec=codec, codec_options=options).read_bytes())
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    for packet in packets[64:67]:
+        assert packet.pos is not None
+        data[packet.pos + 5 : packet.pos + packet.size] = b"\x55" * (packet.size - 5)
+    path.write_bytes(data)
+    outcome = outcome_of(decoder, path)
+    assert isinstance(outcome, ClipError)
+    assert re.search(r"^(is damaged before|frame at) 2\.\d\d s", str(outcome)), str(outcome)
+
+
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9", "libsvtav1", "mpeg4"])
 def test_flipped_bits(decoder: Decoder, tmp_path: Path, codec: str) -> None:
     """They end as frames or with a text; what the damage did to a picture cannot always be known."""
