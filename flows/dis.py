@@ -1,0 +1,65 @@
+"""Dense optical flow by OpenCV's DIS (Kroeger et al. 2016, arXiv 1603.03590)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class DisSettings:
+    """Settings of cv2.DISOpticalFlow; patches are 8 px wide.
+
+    finest_scale: the flow is computed down to 1/2**finest_scale of the picture. patch_stride: px between patches.
+    descent: gradient steps per patch. refinement: iterations of the variational refinement on each scale; smoothness:
+    its weight alpha (OpenCV's own is 20).
+    """
+
+    finest_scale: int
+    patch_stride: int
+    descent: int
+    refinement: int
+    smoothness: float = 20.0
+
+
+# ultrafast, fast and medium are OpenCV's own.
+PRESETS: dict[str, DisSettings] = {
+    "ultrafast": DisSettings(2, 4, 12, 0),
+    "fast": DisSettings(2, 4, 16, 5),
+    "medium": DisSettings(1, 3, 25, 5),
+}
+
+
+def dis_flow(images: np.ndarray, settings: DisSettings) -> np.ndarray:
+    """Flow from each frame to the next.
+
+    images: uint8 RGB (N, h, w, 3). Returns float32 (N-1, h, w, 2), (x, y) in px: what is at (x, y) in frame i is at
+    (x, y) + flow[i, y, x] in frame i + 1.
+
+    DIS cuts a picture into as many stripes as OpenCV has threads, and its result depends on that, so it runs on one;
+    the object remembers scales of the last size it saw, so each clip gets its own.
+    """
+    import cv2
+
+    dis: Any = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_MEDIUM)
+    dis.setFinestScale(settings.finest_scale)
+    dis.setPatchStride(settings.patch_stride)
+    dis.setGradientDescentIterations(settings.descent)
+    dis.setVariationalRefinementIterations(settings.refinement)
+    dis.setVariationalRefinementAlpha(settings.smoothness)
+
+    count, height, width, _ = images.shape
+    flow = np.empty((count - 1, height, width, 2), np.float32)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        before = cv2.cvtColor(images[0], cv2.COLOR_RGB2GRAY)
+        for i in range(count - 1):
+            after = cv2.cvtColor(images[i + 1], cv2.COLOR_RGB2GRAY)
+            flow[i] = dis.calc(before, after, None)
+            before = after
+    finally:
+        cv2.setNumThreads(threads)
+    return flow
