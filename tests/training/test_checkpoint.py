@@ -1,0 +1,77 @@
+"""Checkpoints: whole or not at all; a damaged one is refused and the one before it used."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+from training import checkpoint as checkpoints  # noqa: E402
+
+
+def write(folder: Path, step: int, keep: int = 3) -> checkpoints.Checkpoint:
+    tensors = {"weights": {"a": torch.full((3,), float(step))}, "ema": {"a": torch.zeros(3)}}
+    return checkpoints.save(folder, step, {"x": step}, tensors, {"lr": step}, {"words.txt": "left right"}, keep)
+
+
+def test_what_was_written_comes_back(tmp_path: Path) -> None:
+    written = write(tmp_path, 7)
+    found, refused = checkpoints.newest(tmp_path)
+    assert (found, refused) == (written, [])
+    assert (written.step, written.config(), written.optimizer()) == (7, {"x": 7}, {"lr": 7})
+    assert written.weights()["a"].tolist() == [7, 7, 7]
+    assert written.weights(ema=True)["a"].tolist() == [0, 0, 0]
+    assert written.extra() == {}
+
+
+def test_the_oldest_go(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        write(tmp_path, step, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "message"),
+    [
+        ("weights.safetensors", "flip", "weights.safetensors: is damaged, its hash is not the one in SHA256SUMS"),
+        ("config.json", "remove", "config.json: is missing"),
+        ("SHA256SUMS", "remove", "not a checkpoint, it has no SHA256SUMS"),
+    ],
+)
+def test_a_damaged_one_is_refused_and_the_one_before_used(tmp_path: Path, file: str, damage: str, message: str) -> None:
+    older, newer = write(tmp_path, 1), write(tmp_path, 2)
+    path = newer.folder / file
+    if damage == "flip":
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    else:
+        path.unlink()
+    found, refused = checkpoints.newest(tmp_path)
+    assert found == older
+    assert len(refused) == 1
+    assert message in refused[0]
+
+
+def test_a_deleted_optimizer_is_no_damage(tmp_path: Path) -> None:
+    written = write(tmp_path, 1)
+    (written.folder / "optimizer.pt").unlink()
+    written.verify()
+
+
+def test_a_full_disk_loses_nothing_that_was_written_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = write(tmp_path, 1)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path, 2)
+    assert list(tmp_path.iterdir()) == [older.folder]
+    assert checkpoints.newest(tmp_path) == (older, [])

@@ -1,0 +1,200 @@
+"""`python -m training.fit` on a real small run: training, resuming after a kill, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.conftest import TINY
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+from training import loop  # noqa: E402
+from training.checkpoint import Checkpoint  # noqa: E402
+from training.config import FitConfig, fit_config  # noqa: E402
+from training.data import DataError  # noqa: E402
+from training.fit import main  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("frames")
+
+
+def arguments(run_folder: Path, output: Path, cache: Path, *overrides: str) -> list[str]:
+    settings = [part for setting in (*TINY, *overrides) for part in ("--set", setting)]
+    return [str(run_folder), "--output", str(output), "--cache", str(cache), *settings]
+
+
+@pytest.fixture(scope="module")
+def trained(run_folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output of an undisturbed run."""
+    torch.set_num_threads(1)
+    output = tmp_path_factory.mktemp("fit") / "undisturbed"
+    assert main(arguments(run_folder, output, cache)) == 0
+    return output
+
+
+def newest(output: Path) -> Checkpoint:
+    return Checkpoint(sorted((output / "checkpoints").iterdir())[-1])
+
+
+def test_a_run_leaves_checkpoints_losses_gaps_and_pictures(trained: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    names = sorted(path.name for path in (trained / "checkpoints").iterdir())
+    assert names == ["step-00000004", "step-00000006"]
+    report = json.loads((trained / "fit.json").read_text())
+    assert report["step"] == 6
+    assert report["held_out"] is True
+    assert set(report["gaps"]) == {"identity", "text", "action", "motion"}
+    events = EventAccumulator(str(trained / "tensorboard")).Reload()
+    tags = events.Tags()
+    assert {"loss/total", "loss/l_r", "loss/l_id", "loss/active", "gap/motion", "data/unreadable"} <= set(
+        tags["scalars"]
+    )
+    assert [event.step for event in events.Scalars("loss/total")] == [1, 2, 3, 4, 5, 6]
+    assert tags["images"] == ["samples"]
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    one, other = newest(a), newest(b)
+    return all(
+        torch.equal(one.weights(ema)[name], tensor)
+        for ema in (False, True)
+        for name, tensor in other.weights(ema).items()
+    )
+
+
+def test_a_run_broken_off_and_resumed_equals_an_undisturbed_one(
+    run_folder: Path, cache: Path, tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    update = loop.update_ema
+
+    def breaks(*args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:  # after checkpoint 2, in the middle of step 4
+            raise KeyboardInterrupt
+        update(*args)
+
+    monkeypatch.setattr(loop, "update_ema", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        main(arguments(run_folder, tmp_path, cache))
+    assert newest(tmp_path).step == 2
+    monkeypatch.setattr(loop, "update_ema", update)
+    assert main(arguments(run_folder, tmp_path, cache)) == 0
+    assert same_weights(tmp_path, trained)
+
+
+@pytest.mark.slow
+def test_sigkill_and_rerun_gives_the_same_weights(run_folder: Path, cache: Path, tmp_path: Path, trained: Path) -> None:
+    command = [sys.executable, "-m", "training.fit", *arguments(run_folder, tmp_path, cache)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 200
+    while not list(tmp_path.glob("checkpoints/step-*")) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    assert same_weights(tmp_path, trained)
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(
+    run_folder: Path, cache: Path, tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(trained, output)
+    weights = newest(output).folder / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    assert main(arguments(run_folder, output, cache)) == 0
+    said = capsys.readouterr().err
+    assert "refused: " in said
+    assert "weights.safetensors: is damaged" in said
+    assert f"resuming from {output}/checkpoints/step-00000004" in said
+    assert same_weights(output, trained)
+
+
+def test_resuming_under_another_config_is_refused(
+    run_folder: Path, cache: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(run_folder, trained, cache, "lr=0.5")) == 2
+    assert "was trained with lr=0.001, not 0.5; choose another --output" in capsys.readouterr().err
+
+
+def test_a_finished_run_does_nothing_more(run_folder: Path, cache: Path, trained: Path) -> None:
+    before = (trained / "fit.json").read_bytes()
+    assert main(arguments(run_folder, trained, cache)) == 0
+    assert (trained / "fit.json").read_bytes() == before
+
+
+def test_too_many_unreadable_clips_stop_training() -> None:
+    class Fake:
+        clip_id = ("a",) * 9
+        skipped = (("b", "drawn/b.mp4: is empty"),)
+
+    skips = loop.Skips(limit=0.05)
+    said: list[str] = []
+    skips.add(Fake, said.append)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"2 of 20 draws could not be read, more than max_unreadable=0.05 allows"):
+        skips.add(Fake, said.append)  # type: ignore[arg-type]
+    assert said == ["skipped b: drawn/b.mp4: is empty"]
+
+
+def test_the_package_folder_is_no_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(__file__).parents[2] / "manifests"
+    assert main([str(folder), "--output", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        f"training.fit: {folder}: no Parquet shards; a run writes its manifest to OUTPUT/manifests/part-00000.parquet\n"
+    )
+
+
+def test_missing_weights_are_named(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run_folder), "--preset", "paper", "--output", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "base=stable-diffusion-v1-5: no such path" in said
+    assert "w600k_r50" in said
+
+
+def test_dry_run_of_the_paper_says_sizes_and_what_is_missing(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(run_folder), "--preset", "paper", "--output", str(tmp_path / "none"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "clips: 9 to train on, 4 held out" in said
+    assert "parameters of motion_blocks: 261.6 M" in said
+    assert "parameters of identity_kv: 19.2 M" in said
+    assert "missing: motion_adapter=animatediff-motion-adapter-v1-5-2: no such path" in said
+    assert not (tmp_path / "none").exists()
+
+
+def test_random_numbers_depend_on_seed_pass_and_rank_alone() -> None:
+    keys = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    draws = {key: torch.rand(1, generator=loop.generator(*key)).item() for key in keys}
+    assert len(set(draws.values())) == 4
+    assert torch.rand(1, generator=loop.generator(0, 1, 0)).item() == draws[0, 1, 0]
+
+
+def test_only_settings_that_do_not_touch_the_weights_may_change() -> None:
+    assert set(FitConfig.model_fields) >= loop.FREE
+    config = fit_config("embedded")
+    assert not {"lr", "seed", "batch", "beta", "flip"} & loop.FREE
+    assert config.keep_checkpoints >= 2

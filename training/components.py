@@ -1,0 +1,289 @@
+"""The models a run is made of: loaded from published layouts, or small ones built from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    ConfigMixin,
+    DDIMScheduler,
+    ModelMixin,
+    MotionAdapter,
+    UNet2DConditionModel,
+    UNetMotionModel,
+)
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vae import DecoderOutput
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    PreTrainedTokenizerFast,
+)
+
+from stages import weights
+from training.arcface import ArcFace, load_onnx
+from training.config import FitConfig
+from training.model import AdapterSpec, install, spatial_transformers
+
+SCRATCH = "scratch"
+TOKENS = 24  # text length of the small text encoder
+PAD, UNKNOWN, BOS, EOS = "<pad>", "<unk>", "<s>", "</s>"
+
+
+@dataclass
+class Components:
+    """Everything between a batch and a loss. `trained_along`: text and image encoder built from scratch."""
+
+    unet: UNetMotionModel
+    vae: AutoencoderKL | PixelVAE
+    text_encoder: CLIPTextModel
+    tokenizer: Any
+    image_encoder: CLIPVisionModelWithProjection
+    arcface: ArcFace
+    scheduler: DDIMScheduler
+    spec: AdapterSpec
+
+
+class PixelVAE(ModelMixin, ConfigMixin):
+    """Stands in for the VAE where there are no weights: a latent pixel is a block of `patch` x `patch` pixels.
+
+    Nothing is learned and nothing is lost. The interface is what a pipeline uses of AutoencoderKL.
+    """
+
+    @register_to_config
+    def __init__(self, patch: int = 2, scaling_factor: float = 1.0) -> None:
+        super().__init__()
+        if patch & (patch - 1):
+            raise ValueError(f"patch is {patch}: expected a power of 2")
+        levels = patch.bit_length()  # the pipeline takes 2 ** (levels - 1) for the reduction
+        self.register_to_config(block_out_channels=[3 * patch**2] * levels)
+        self.anchor = nn.Parameter(torch.zeros(0), requires_grad=False)  # carries device and dtype
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """(n, 3, H, W), -1..1 -> (n, 3 patch^2, H / patch, W / patch)."""
+        return functional.pixel_unshuffle(pixels, self.config.patch)
+
+    def decode(self, latents: Tensor) -> DecoderOutput:
+        """The inverse of encode."""
+        return DecoderOutput(sample=functional.pixel_shuffle(latents, self.config.patch))
+
+
+def noise_schedule(config: FitConfig) -> DDIMScheduler:
+    """AnimateDiff's schedule (linear betas, not Stable Diffusion's scaled_linear), or as the config says."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=config.beta_start,
+        beta_end=config.beta_end,
+        beta_schedule=config.beta_schedule,
+        clip_sample=False,
+        steps_offset=1,
+        prediction_type=config.prediction_type,
+        rescale_betas_zero_snr=config.zero_terminal_snr,
+        timestep_spacing=config.timestep_spacing,
+    )
+
+
+def resolve(name: str) -> Path | None:
+    """The folder or file `name`: a path, or below one of the weights folders; None where it lies nowhere."""
+    for path in (Path(name).expanduser(), *(folder / name for folder in weights.folders())):
+        if path.exists():
+            return path
+    return None
+
+
+def missing(config: FitConfig) -> list[str]:
+    """One line for each model of this config that lies nowhere."""
+    lines = []
+    for key in ("base", "motion_adapter", "image_encoder", "ip_adapter"):
+        name = getattr(config, key)
+        if name not in (SCRATCH, None) and resolve(name) is None:
+            lines.append(f"{key}={name}: no such path, and not in {weights.folders()[0]}")
+    if config.arcface in weights.WEIGHTS:
+        if weights.find(config.arcface) is None:
+            lines.append(f"arcface={config.arcface}: {weights.how_to_get(config.arcface)}")
+    elif config.arcface != "train" and resolve(config.arcface) is None:
+        lines.append(f"arcface={config.arcface}: no such path, and not in {weights.folders()[0]}")
+    return lines
+
+
+def load_arcface(config: FitConfig) -> ArcFace:
+    """The ArcFace that the config names (not "train")."""
+    if config.arcface in weights.WEIGHTS:
+        return load_onnx(weights.require([config.arcface])[config.arcface])
+    path = resolve(config.arcface)
+    assert path is not None
+    return load_onnx(path)
+
+
+def build(config: FitConfig, arcface: ArcFace, frames: int, tokenizer: Any) -> Components:
+    """All components with the adapter installed, on the CPU. `tokenizer` is used with base=scratch alone.
+
+    Random weights depend on config.seed alone. Raises ValueError when model files are missing or do not fit together.
+    """
+    if lines := missing(config):
+        raise ValueError("model files are missing:\n  " + "\n  ".join(lines))
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        if config.base == SCRATCH:
+            vae, text_encoder, unet = _small_base(config, frames, tokenizer)
+        else:
+            vae, text_encoder, tokenizer, unet = _published_base(config)
+        image_encoder = _image_encoder(config)
+        spec = AdapterSpec(
+            arc_dim=arcface.dim,
+            clip_dim=image_encoder.config.hidden_size,
+            id_tokens=config.id_tokens,
+            motion_tokens=config.motion_tokens,
+            motion_control=config.motion_control,
+            lambda_=config.lambda_,
+            alpha=config.alpha,
+        )
+        install(unet, spec)
+    if config.ip_adapter is not None:
+        load_ip_adapter(unet, resolve(config.ip_adapter))
+    if config.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    scheduler = noise_schedule(config)
+    return Components(unet, vae, text_encoder, tokenizer, image_encoder, arcface, scheduler, spec)
+
+
+def _published_base(config: FitConfig) -> tuple[Any, ...]:
+    base, motion = resolve(config.base), resolve(config.motion_adapter)
+    unet2d = UNet2DConditionModel.from_pretrained(base, subfolder="unet", local_files_only=True)
+    adapter = MotionAdapter.from_pretrained(motion, local_files_only=True)
+    unet = UNetMotionModel.from_unet2d(unet2d, adapter)
+    vae = AutoencoderKL.from_pretrained(base, subfolder="vae", local_files_only=True)
+    text_encoder = CLIPTextModel.from_pretrained(base, subfolder="text_encoder", local_files_only=True)
+    tokenizer = CLIPTokenizer.from_pretrained(base, subfolder="tokenizer", local_files_only=True)
+    return vae, text_encoder, tokenizer, unet
+
+
+def _small_base(config: FitConfig, frames: int, tokenizer: Any) -> tuple[Any, ...]:
+    if config.motion_adapter != SCRATCH:
+        raise ValueError("motion_adapter must be scratch where base is: it fits no other UNet than its own")
+    vae = PixelVAE(patch=config.patch)
+    unet = small_unet(config, frames)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.text_dim,
+            intermediate_size=2 * config.text_dim,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=TOKENS,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    return vae, text_encoder, unet
+
+
+def small_unet(config: FitConfig, frames: int) -> UNetMotionModel:
+    """The UNet that is trained from scratch; all its levels have cross-attention."""
+    levels = len(config.channels)
+    return UNetMotionModel(
+        sample_size=config.size // config.patch,
+        in_channels=3 * config.patch**2,
+        out_channels=3 * config.patch**2,
+        block_out_channels=config.channels,
+        down_block_types=("CrossAttnDownBlockMotion",) * levels,
+        up_block_types=("CrossAttnUpBlockMotion",) * levels,
+        layers_per_block=1,
+        norm_num_groups=8,
+        cross_attention_dim=config.text_dim,
+        num_attention_heads=4,
+        motion_num_attention_heads=4,
+        motion_max_seq_length=max(32, frames),
+    )
+
+
+def _image_encoder(config: FitConfig) -> CLIPVisionModelWithProjection:
+    if config.image_encoder != SCRATCH:
+        return CLIPVisionModelWithProjection.from_pretrained(resolve(config.image_encoder), local_files_only=True)
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=config.text_dim,
+            intermediate_size=2 * config.text_dim,
+            projection_dim=config.text_dim,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            image_size=32,
+            patch_size=8,
+        )
+    )
+
+
+def small_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Whole words of these texts, lower case; unknown words share one token."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    normalizer = normalizers.Lowercase()
+    splitter = pre_tokenizers.Whitespace()
+    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
+    words |= {"left", "right"}  # a mirrored text may have words of its own
+    vocabulary = {word: i for i, word in enumerate([PAD, UNKNOWN, BOS, EOS, *sorted(words)])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A {EOS}", special_tokens=[(BOS, vocabulary[BOS]), (EOS, vocabulary[EOS])]
+    )
+    return wrap_tokenizer(tokenizer)
+
+
+def wrap_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
+    """A `tokenizers.Tokenizer` made by `small_tokenizer`, with the interface of transformers."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        model_max_length=TOKENS,
+    )
+
+
+def load_ip_adapter(unet: UNetMotionModel, path: Path | None) -> None:
+    """Start K^i and V^i from an IP-Adapter's, in its published layout: `ip_adapter.<n>.to_k_ip.weight` in safetensors.
+
+    Raises ValueError when the file has none, or another number of sites. n counts cross-attentions: down, up, middle.
+    """
+    from safetensors.torch import load_file
+
+    assert path is not None
+    state = {k.removeprefix("ip_adapter."): v for k, v in load_file(path).items() if "to_k_ip" in k or "to_v_ip" in k}
+    numbers = sorted({int(name.split(".")[0]) for name in state})
+    blocks = [*unet.down_blocks, *unet.up_blocks, unet.mid_block]
+    sites = [t.transformer_blocks[0].attn2.processor for block in blocks for t in spatial_transformers(block)]
+    if len(numbers) != len(sites):
+        raise ValueError(f"{path}: has {len(numbers)} attention sites, the UNet has {len(sites)}")
+    for number, processor in zip(numbers, sites, strict=True):
+        processor.to_k_ip[0].weight.data.copy_(state[f"{number}.to_k_ip.weight"])
+        processor.to_v_ip[0].weight.data.copy_(state[f"{number}.to_v_ip.weight"])
+
+
+def latents_of(vae: AutoencoderKL | PixelVAE, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """(B, N, 3, H, W), -1..1 -> z0 (B, C, N, h, w), scaled."""
+    pixels = video.flatten(0, 1)
+    if isinstance(vae, PixelVAE):
+        z = vae.encode(pixels)
+    else:
+        distribution = vae.encode(pixels.to(vae.dtype)).latent_dist
+        noise = torch.randn(distribution.mean.shape, generator=generator).to(distribution.mean)
+        z = distribution.mean + distribution.std * noise
+    return z.unflatten(0, video.shape[:2]).transpose(1, 2).float() * vae.config.scaling_factor
+
+
+def frames_of(vae: AutoencoderKL | PixelVAE, latents: Tensor) -> Tensor:
+    """Latent frames (n, C, h, w), scaled -> pixels (n, 3, H, W), -1..1."""
+    return vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample.float()
