@@ -186,14 +186,23 @@ def _thresholds(parsed: _File, stages: tuple[Chosen, ...], file: str) -> dict[st
     thresholds["min_duration_s"] = span
     for chosen in stages:
         thresholds |= ENGINE_THRESHOLDS.get((chosen.stage, chosen.engine), {})
+    judged = {
+        rule.threshold: (stage.name, chosen.engine)
+        for stage, chosen in zip(STAGES, stages, strict=True)
+        for rule in stage.rules
+        if isinstance(rule.threshold, str)
+    }
     for key, value in parsed.thresholds.items():
-        if key not in thresholds:
-            raise ConfigError(f"{file}: thresholds.{key}: unknown threshold{_expected(key, thresholds)}")
+        if key not in judged:
+            raise ConfigError(f"{file}: thresholds.{key}: unknown threshold{_expected(key, judged)}")
         if value != value or value < 0:
             raise ConfigError(f"{file}: thresholds.{key}: expected a number of 0 or more, got {value}")
         if value > 1 and _is_share(key):
             raise ConfigError(f"{file}: thresholds.{key}: expected a number from 0 to 1, got {value}")
         thresholds[key] = value
+    for key, (name, engine) in judged.items():
+        if key not in thresholds:
+            raise ConfigError(f"{file}: thresholds.{key}: is missing; engine {engine} of {name} has no default for it")
     if thresholds["min_duration_s"] < span:
         raise ConfigError(
             f"{file}: thresholds.min_duration_s: expected at least {span:g}, which {parsed.frames.count} frames at "

@@ -1,8 +1,8 @@
 """The Ray runner: pools of stage actors, frames passed from pool to pool as object references, one readable loop.
 
 Tasks enter the first pool and move to the next until they are over. Frames stay in the object store and never pass
-through the driver; how many are held at once is bounded in bytes. A lost worker costs its clips another try; a clip
-that loses its worker again when it is alone is written as failed, and the others go on.
+through the driver; how many are held at once is bounded in bytes. A lost worker costs its clips another try, each
+alone; a clip that then loses MAX_DEATHS workers is written as failed, and the others go on.
 """
 
 from __future__ import annotations
@@ -45,10 +45,15 @@ class _StageActor:
 
 @dataclass
 class _Job:
-    """A task between pools: its frames, if they are decoded, and how often it has lost a worker."""
+    """A task between pools, and its frames, if they are decoded.
+
+    alone: it was with a worker that was lost; it shares no call any more, so that the next loss tells whose fault it is.
+    deaths: workers lost while it was alone with them.
+    """
 
     task: Task
     frames: Any = None
+    alone: bool = False
     deaths: int = 0
 
 
@@ -64,8 +69,12 @@ class _Actor:
 
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS or this machine names, or start an embedded one."""
-    if not ray.is_initialized():
+    if ray.is_initialized():
+        return
+    try:
         ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+    except Exception as error:  # Ray raises bare Exceptions here
+        raise Stopped(f"Ray cannot be reached or started: {_last_line(error)}") from error
 
 
 def cluster_size() -> tuple[float, float]:
@@ -148,10 +157,9 @@ class RayRunner:
             for key, actor in idle.get(group, []):
                 if not queue:
                     break
-                # A job that has lost a worker runs alone, so that the next loss tells whose fault it is.
-                size = 1 if queue[0].deaths else self._groups[group].batch
+                size = 1 if queue[0].alone else self._groups[group].batch
                 jobs = [queue.popleft()]
-                while queue and len(jobs) < size and not queue[0].deaths:
+                while queue and len(jobs) < size and not queue[0].alone:
                     jobs.append(queue.popleft())
                 frames = [job.frames for job in jobs] if group else []
                 hand_on = group < self._last
@@ -174,7 +182,7 @@ class RayRunner:
             except RayActorError as error:
                 if error.actor_init_failed:
                     raise Stopped(f"a worker cannot start: {_last_line(error)}") from None
-                yield from self._lost(ref, _why(error))
+                yield from self._lost(ref, "the worker process ended (crashed, killed, or out of memory)")
             except RayTaskError as error:
                 yield from self._lost(ref, _last_line(error))
             except RayError as error:
@@ -192,13 +200,13 @@ class RayRunner:
             if task.over or actor.group == self._last:
                 yield task
             else:
-                self._waiting[actor.group + 1].append(_Job(task, ref, job.deaths))
+                self._waiting[actor.group + 1].append(_Job(task, ref, job.alone, job.deaths))
         actor.jobs, actor.refs = [], []
 
     def _stop_overdue(self) -> Iterator[Task]:
-        """Stop workers that take far longer than their clips may: ten deadlines each, for decoding keeps its own."""
+        """Stop workers that take longer than their clips may."""
         for ref, actor in list(self._actors.items()):
-            allowed = 10 * self._config.execution.deadline_s * len(actor.jobs)
+            allowed = self._config.execution.clip_deadline_s * len(actor.jobs)
             if actor.jobs and time.monotonic() - actor.since > allowed:
                 ray.kill(actor.handle)
                 yield from self._lost(ref, f"did not finish within {allowed:g} s")
@@ -212,9 +220,10 @@ class RayRunner:
                 raise Stopped(f"workers die while starting: {why}")
         self._start_actor(actor.group)
         for job in actor.jobs:
-            job.deaths += 1
+            job.deaths += job.alone
+            job.alone = True
             job.frames = None
-            if job.deaths < MAX_DEATHS or len(actor.jobs) > 1:
+            if job.deaths < MAX_DEATHS:
                 self._waiting[0].append(job)
             else:
                 yield self._give_up(job.task, actor.group, why)
@@ -246,14 +255,6 @@ class RayRunner:
                 f"no worker could be started in {waited:.0f} s: one takes {self._groups[0].cpus:g} CPU, the cluster "
                 f"has {free.get('CPU', 0):g} of {cluster_size()[0]:g} CPUs free"
             )
-
-
-def _why(error: RayActorError) -> str:
-    text = str(error)
-    for sign in ("SIGSEGV", "SIGKILL", "SIGABRT", "out of memory", "node"):
-        if sign in text:
-            return f"the worker process ended ({sign})"
-    return "the worker process ended"
 
 
 def _last_line(error: BaseException) -> str:

@@ -42,7 +42,7 @@ def curate(folder: Path, *options: str, output: str = "out", **changes: Any) -> 
         "sources": [{"name": "s", "kind": "folder", "root": "clips"}],
         "stages": fakes.STAGES,
         "frames": fakes.FRAMES,
-        "thresholds": {"min_side": 64},
+        "thresholds": {"min_side": 64, **fakes.THRESHOLDS},
         "execution": {"max_failed_fraction": 1.0, "deadline_s": 30},
     }
     for key, value in changes.items():
@@ -118,7 +118,7 @@ def test_a_clip_that_kills_its_worker_fails_and_the_others_go_on(
 
 def test_a_clip_that_hangs_its_worker_fails_and_the_others_go_on(tmp_path: Path, cluster: None) -> None:
     fakes.write_clips(tmp_path / "clips", "a-1.mp4", "hang-2.mp4", "b-3.mp4")
-    assert curate(tmp_path, execution={"deadline_s": 1.5}) == 0
+    assert curate(tmp_path, execution={"clip_deadline_s": 15}) == 0
     found = ends(tmp_path / "out")
     assert found["hang-2.mp4"][0] == "quality"
     assert "did not finish within 15 s" in found["hang-2.mp4"][1]

@@ -1,0 +1,81 @@
+"""The README's `ray job submit` line against a running head node, from another directory."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from manifests.shards import read_manifest
+from tests.curation import fakes
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BIN = Path(sys.executable).parent
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def submit_line() -> str:
+    """The command as the README gives it."""
+    (line,) = re.findall(r"^ray job submit .*curation\.run.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    return line
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[dict[str, str]]:
+    """A head node of two CPUs on the README's port; yields the environment to submit from."""
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment.pop("RAY_ADDRESS", None)
+    start = ["ray", "start", "--head", "--port=6399", "--dashboard-port=8265", "--num-cpus=2"]
+    subprocess.run(start, check=True, env=environment, capture_output=True, timeout=300)
+    yield environment
+    subprocess.run(["ray", "stop", "--force"], check=False, env=environment, capture_output=True, timeout=120)
+
+
+def write_config(folder: Path, output: str, root: str) -> Path:
+    raw = {
+        "output": output,
+        "sources": [{"name": "s", "kind": "folder", "root": root}],
+        "frames": fakes.FRAMES,
+        "thresholds": {"min_side": 64},
+    }
+    path = folder / "sources.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def submit(line: str, cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(line.split(), cwd=cwd, env=environment, capture_output=True, text=True, timeout=400)
+
+
+def test_the_readmes_line_works_from_another_directory(head: dict[str, str], tmp_path: Path) -> None:
+    fakes.write_clips(tmp_path / "data" / "clips", "a-1.mp4", "b-2.mp4")
+    config = write_config(tmp_path / "data", "out", "clips")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = submit(submit_line().replace("/data/sources.yaml", str(config)), elsewhere, head)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 clips = 0 kept + 2 rejected + 0 failed" in done.stdout
+    assert read_manifest(tmp_path / "data" / "out" / "rejected")["reason"].to_pylist() == ["no_face"] * 2
+
+
+def test_a_working_directory_needs_absolute_paths_and_the_package_need_not_be_in_it(
+    head: dict[str, str], tmp_path: Path
+) -> None:
+    fakes.write_clips(tmp_path / "clips", "a-1.mp4")
+    folder = tmp_path / "job"
+    folder.mkdir()
+    line = submit_line().replace(" -- ", " --working-dir . -- ").replace("/data/sources.yaml", "sources.yaml")
+    write_config(folder, "out", str(tmp_path / "clips"))
+    refused = submit(line, folder, head)
+    assert refused.returncode != 0
+    assert "lies in Ray's temporary working directory; give an absolute path" in refused.stdout + refused.stderr
+    write_config(folder, str(tmp_path / "out"), str(tmp_path / "clips"))
+    done = submit(line, folder, head)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_manifest(tmp_path / "out" / "rejected").num_rows == 1
+    shutil.rmtree(tmp_path / "out")
