@@ -1,4 +1,4 @@
-"""Who stands before what: the public-domain portrait of Eileen Collins that scikit-image carries, and a brick wall."""
+"""Who stands before what: the public-domain portrait that scikit-image carries, and a wall of pebbles."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def astronaut() -> Portrait:
 
 
 @cache
-def brick_wall() -> np.ndarray:
-    """uint8 RGB (512, 512, 3): scikit-image's brick texture in a warm tone."""
+def pebble_wall() -> np.ndarray:
+    """uint8 RGB (512, 512, 3): scikit-image's gravel in a warm tone."""
     from skimage import data
 
-    tone = np.array([1.0, 0.9, 0.8]) * 0.8 + 0.12
-    return np.clip(data.brick()[..., None] * tone + 40, 0, 255).astype(np.uint8)
+    tone = np.array([0.8, 0.72, 0.64])
+    return np.clip(data.gravel()[..., None] * tone + 50, 0, 255).astype(np.uint8)

@@ -1,6 +1,6 @@
 """A real face under known motion: frames, the true optical flow between any two of them, and video files.
 
-The face is the public-domain portrait of Eileen Collins that scikit-image carries, cut out and moved over a brick wall.
+The face is the public-domain portrait that scikit-image carries, cut out and moved over a wall of pebbles.
 Lengths are in grid pixels (the shorter side of a frame is 512 of them) unless said otherwise; x runs right, y down.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from examples.people import Portrait, astronaut, brick_wall
+from examples.people import Portrait, astronaut, pebble_wall
 
 GRID = 512
 FINER = 2
@@ -151,6 +151,12 @@ class Rendered:
         matte = cv2.remap(self.portrait.matte, at[..., 0], at[..., 1], cv2.INTER_LINEAR)
         then = np.where(matte[..., None] > 0.5, self._moved(rest, t1), still)
         return (self._with_camera(then, t1) - seen).astype(np.float32)
+
+    def face_box(self, t: float) -> tuple[float, float, float, float]:
+        """Brows to chin at t seconds: x0, y0, x1, y1 on the grid, px."""
+        corners = np.array([[x, y] for x in (-58, 58) for y in (-54, 62)]) + FACE_AT
+        moved = self._with_camera(self._moved(corners, t), t)
+        return (*moved.min(axis=0).tolist(), *moved.max(axis=0).tolist())
 
     def true_flows(self) -> np.ndarray:
         """The true flow of the 15 pairs of grid frames, float32 (15, 512, 512, 2)."""
@@ -330,9 +336,9 @@ def render(
     portrait: Portrait | None = None,
     ground: np.ndarray | None = None,
 ) -> Rendered:
-    """A portrait under one of `MOTIONS` at `speed` px per 1/4 s; the astronaut before a brick wall by default."""
+    """A portrait under one of `MOTIONS` at `speed` px per 1/4 s; the astronaut before a wall of pebbles by default."""
     return Rendered(
-        motion, speed, fps, seconds, size, portrait or astronaut(), brick_wall() if ground is None else ground
+        motion, speed, fps, seconds, size, portrait or astronaut(), pebble_wall() if ground is None else ground
     )
 
 

@@ -21,18 +21,20 @@ from stages.frames import FrameSpec
 
 # In face heights, rolls in radians; motion below these is not spoken of.
 DRIFT = 0.06  # net path of a translation
-GROWTH = 0.1  # net change of the logarithm of size
+GROWTH = 0.14  # net or swung change of the logarithm of size
 ROLL = 0.09  # net or swung rotation
 SWING = 0.025  # of a translation back and forth, from one turning point to the next
-MOUTH = 0.015  # motion of the mouth within the face, per step
 
+# How often what goes back and forth turns at least. A hand that holds a camera sways, but slowly.
+TURNS, TURNS_CAMERA_UNKNOWN = 2, 4
 STEADY = 0.7  # a motion keeps its direction where its net path is this share of its length
-TURNS = 2  # as many turning points make a motion back and forth
 HEAD_SWING = 0.15  # face heights; a larger swing is no nod or shake, but the head moved about
 BODY_SWING = 0.4  # face heights; a larger swing takes the body with it
-NECK = 1.0  # face heights from the neck, at most, to the middle of the face that swings about it
+NECK = 1.0  # face heights at most from the neck to the middle of the face that swings about it
+MINOR = 1 / 3  # a swing less than this share of the one across it is its by-product
 
-MOUTH_OVER_CHEEK = 1.25  # a mouth moves by itself where it moves that much more than the rest of the face
+# A mouth moves where it moves more than the rest of the face, by some share of its height, and as finely as flow tells.
+MOUTH_OVER_CHEEK, MOUTH, MOUTH_PX = 1.3, 0.008, 1.0
 TALK, MOUTHING = 0.5, 0.12  # shares of the steps with a moving mouth
 
 WEAK, STRONG = 3.0, 12.0  # grid px per step: intensity that the camera does not explain
@@ -43,9 +45,10 @@ CAMERA = 1.0  # grid px per step from which on the camera moves
 class Track:
     """How a person moves, by what the motion stage measured per pair of grid frames; arrays are float64 (pairs,).
 
-    x, y: of the face relative to the camera, face heights. grow: relative change of size. roll: radians, clockwise on
-    screen. mouth, cheek: motion within the mouth region and in the rest of the face, face heights. camera_x, camera_y:
-    grid px; camera_zoom: relative.
+    x, y: of the face, in face heights. grow: relative change of its size. roll: radians, clockwise on screen. All
+    relative to the camera where it is known, on the screen where it is not. mouth, cheek: motion within the mouth
+    region and in the rest of the face, grid px. camera_x, camera_y: grid px, camera_zoom: relative; all 0 where the
+    camera is not known. height: of the face, grid px. whole: the picture shows the whole person.
     """
 
     x: np.ndarray
@@ -57,17 +60,25 @@ class Track:
     camera_x: np.ndarray
     camera_y: np.ndarray
     camera_zoom: np.ndarray
+    camera_known: bool
+    height: float
+    whole: bool
 
-    @classmethod
-    def of(cls, face_motion: Sequence[Sequence[float]], box: Sequence[float], size: int) -> Track:
-        """face_motion: the rows of flows/kinematics.py. box: x0, y0, x1, y1 of the face, grid px. size: of the grid."""
-        dx, dy, grow, roll, mouth, cheek, cam_x, cam_y, zoom, cam_roll = np.asarray(face_motion, float).T
-        face_x, face_y, height = (box[0] + box[2] - size) / 2, (box[1] + box[3] - size) / 2, box[3] - box[1]
-        # A camera that follows a person makes the ground move, one that circles a person does too: a person moves where
-        # the face moves both against the ground and on the screen.
-        x = _agreed(dx, dx + cam_x + zoom * face_x - cam_roll * face_y)
-        y = _agreed(dy, dy + cam_y + zoom * face_y + cam_roll * face_x)
-        return cls(x / height, y / height, grow, roll, mouth / height, cheek / height, cam_x, cam_y, zoom)
+
+def track(face_motion: Sequence[Sequence[float]], box: Sequence[float], size: int, camera_known: bool) -> Track:
+    """The Track of one clip. face_motion, size: as in `describe`. box: x0, y0, x1, y1 of the face, grid px."""
+    dx, dy, grow, roll, mouth, cheek, cam_x, cam_y, zoom, cam_roll = np.asarray(face_motion, float).T
+    face_x, face_y, height = (box[0] + box[2] - size) / 2, (box[1] + box[3] - size) / 2, box[3] - box[1]
+    screen_x = dx + cam_x + zoom * face_x - cam_roll * face_y
+    screen_y = dy + cam_y + zoom * face_y + cam_roll * face_x
+    whole = framing(box, size) == "full-body"
+    if not camera_known:  # at most on some of the steps, which do not go with the others
+        x, y, grow, roll, none = screen_x, screen_y, grow + zoom, roll + cam_roll, np.zeros_like(dx)
+        return Track(x / height, y / height, grow, roll, mouth, cheek, none, none, none, False, height, whole)
+    # The ground also moves behind one whom the camera follows or circles: a person moves where the face does so both
+    # against the ground and on the screen.
+    x, y = _agreed(dx, screen_x), _agreed(dy, screen_y)
+    return Track(x / height, y / height, grow, roll, mouth, cheek, cam_x, cam_y, zoom, True, height, whole)
 
 
 def describe(
@@ -89,12 +100,13 @@ def describe(
     article = "An" if shot[0] in "aeiou" else "A"
     if kind == "image":
         return f"{article} {shot} picture of a person.", "holding still"
-    own = motion_intensity - (camera_motion or 0.0)
     if face_motion and box is not None:
-        track = Track.of(face_motion, box, size)
-        action, camera = act(track, own), move_camera(track)
+        seen = track(face_motion, box, size, camera_motion is not None)
+        face_px = float(np.hypot(seen.x, seen.y).mean()) * seen.height
+        own = min(motion_intensity, face_px) if camera_motion is None else motion_intensity - camera_motion
+        action, camera = act(seen, own), move_camera(seen)
     else:
-        action, camera = "holding still" if own < CAMERA else "moving", ""
+        action, camera = "moving" if motion_intensity - (camera_motion or 0.0) >= CAMERA else "holding still", ""
     return f"{article} {shot} video of a person {action}{camera}.", action
 
 
@@ -108,40 +120,49 @@ def framing(box: Sequence[float], size: int) -> str:
     return "head-and-shoulders" if below < 1.8 else "upper-body" if below < 4.5 else "full-body"
 
 
-def act(track: Track, intensity: float) -> str:
+def act(seen: Track, intensity: float) -> str:
     """The action phrase. intensity: of the person's own motion, grid px per step; it gives the adverb."""
-    talk, moves = move_mouth(track), move_head(track)
+    talk, moves = move_mouth(seen), move_head(seen)
     if not moves:
         return talk or "holding still"
-    travels = moves[0].startswith(("coming", "moving to", "moving up", "moving down", "moving away"))
-    slow, fast = ("slowly", "quickly") if travels else ("slightly", "strongly")
+    with_head = any(word in moves[0] for word in ("head", "nodding"))
+    slow, fast = ("slightly", "vigorously") if with_head else ("slowly", "quickly")
     adverb = slow if intensity < WEAK else fast if intensity >= STRONG else ""
     moving = " ".join([" and ".join(moves), adverb]).rstrip()
     return f"{talk} while {moving}" if talk else moving
 
 
-def move_head(track: Track) -> list[str]:
+def move_head(seen: Track) -> list[str]:
     """What the head does: the two plainest phrases at most, none for a still head."""
-    x, x_swing = net(track.x, DRIFT), swing(track.x, SWING)
-    y, y_swing = net(track.y, DRIFT), swing(track.y, SWING)
-    roll, roll_swing = net(track.roll, ROLL), swing(track.roll, ROLL)
-    grow = net(track.grow, GROWTH)
+    turns = TURNS if seen.camera_known else TURNS_CAMERA_UNKNOWN
+    x_swing, y_swing = swing(seen.x, SWING, turns), swing(seen.y, SWING, turns)
+    roll_swing, grow_swing = swing(seen.roll, ROLL, turns), swing(seen.grow, GROWTH, turns)
+    x = y = grow = roll = 0.0
+    if seen.camera_known:  # a steady path on the screen may as well be the camera's
+        x, y, grow, roll = net(seen.x, DRIFT), net(seen.y, DRIFT), net(seen.grow, GROWTH), net(seen.roll, ROLL)
+
     # A head that tilts swings about the neck, and a body that sways takes the head's tilt with it: say the greater.
     if abs(x) <= NECK * abs(roll):
         x = 0.0
-    if x_swing <= NECK * roll_swing:
+    if x_swing <= NECK * roll_swing and not seen.whole:
         x_swing = 0.0
     else:
         roll_swing = 0.0
+    if x_swing < MINOR * y_swing:
+        x_swing = 0.0
+    if y_swing < MINOR * x_swing:
+        y_swing = 0.0
 
-    ways = [("up" if y < 0 else "down")] * bool(y) + [("to the left" if x < 0 else "to the right")] * bool(x)
+    body_swing = HEAD_SWING if seen.whole else BODY_SWING
+    ways = ["up" if y < 0 else "down"] * bool(y) + ["to the left" if x < 0 else "to the right"] * bool(x)
     swings = ((y_swing, "up and down"), (x_swing, "from side to side"))
-    with_body = [way for size, way in swings if size > BODY_SWING]
-    with_head = [way for size, way in swings if HEAD_SWING < size <= BODY_SWING]
+    with_body = [way for size, way in swings if size > body_swing]
+    with_head = [way for size, way in swings if HEAD_SWING < size <= body_swing]
     phrases = {
         "coming closer": grow > 0,
         "moving away": grow < 0,
         "moving " + " and ".join(ways): ways,
+        "moving back and forth": grow_swing,
         "moving " + " and ".join(with_body): with_body,
         "tilting the head to the " + ("left" if roll < 0 else "right"): roll,
         "tilting the head from side to side": roll_swing,
@@ -152,23 +173,25 @@ def move_head(track: Track) -> list[str]:
     return [phrase for phrase, so in phrases.items() if so][:2]
 
 
-def move_mouth(track: Track) -> str:
+def move_mouth(seen: Track) -> str:
     """ "talking" where the mouth moves by itself most of the time, "moving the mouth" where it does at times, or ""."""
-    moving = (track.mouth > MOUTH) & (track.mouth > MOUTH_OVER_CHEEK * track.cheek)
-    return "talking" if moving.mean() >= TALK else "moving the mouth" if moving.mean() >= MOUTHING else ""
+    least = np.maximum(MOUTH_OVER_CHEEK * seen.cheek, max(MOUTH * seen.height, MOUTH_PX))
+    share = float((seen.mouth > least).mean())
+    return "talking" if share >= TALK else "moving the mouth" if share >= MOUTHING else ""
 
 
-def move_camera(track: Track) -> str:
-    """What the camera does, to be put after the action; "" while it is still. When it turns right, the ground moves
-    left."""
-    if np.hypot(track.camera_x, track.camera_y).mean() < CAMERA and not net(track.camera_zoom, GROWTH):
-        return ""
-    steps = CAMERA * len(track.camera_x)
-    x, y, zoom = net(track.camera_x, steps), net(track.camera_y, steps), net(track.camera_zoom, GROWTH)
+def move_camera(seen: Track) -> str:
+    """What the camera does, to be put after the action; "" while it is still. It moves left where the ground moves
+    right."""
+    zoom = net(seen.camera_zoom, GROWTH)
     if zoom:
         return ", while the camera zooms " + ("in" if zoom > 0 else "out")
-    ways = [("up" if y > 0 else "down")] * bool(y) + [("left" if x > 0 else "right")] * bool(x)
-    return ", while the camera " + ("turns " + " and ".join(ways) if ways else "moves about")
+    if np.hypot(seen.camera_x, seen.camera_y).mean() < CAMERA:
+        return ""
+    least = CAMERA * len(seen.camera_x) / 2
+    x, y = net(seen.camera_x, least), net(seen.camera_y, least)
+    ways = ["up" if y > 0 else "down"] * bool(y) + ["left" if x > 0 else "right"] * bool(x)
+    return ", while the camera moves " + (" and ".join(ways) or "about")
 
 
 def net(steps: np.ndarray, limit: float) -> float:
@@ -177,21 +200,21 @@ def net(steps: np.ndarray, limit: float) -> float:
     return path if abs(path) >= max(limit, STEADY * float(np.abs(steps).sum())) else 0.0
 
 
-def swing(steps: np.ndarray, limit: float) -> float:
-    """The median length between the turning points of a path that turns `TURNS` times or more by at least `limit`,
-    else 0."""
+def swing(steps: np.ndarray, limit: float, turns: int) -> float:
+    """The median length between the turning points of a path that turns `turns` times or more, each time by at least
+    `limit`, else 0."""
     path = np.concatenate([[0.0], np.cumsum(steps)])
-    turns, low, high, way = [], path[0], path[0], 0
+    ends, low, high, way = [], path[0], path[0], 0  # ends: where the path begins, then where it turns
     for at in path[1:]:
         low, high = min(low, at), max(high, at)
-        if way >= 0 and at <= high - limit:  # it went down from its highest point
-            turns.append(high)
+        if way >= 0 and at <= high - limit:
+            ends.append(high)
             low, high, way = at, at, -1
         elif way <= 0 and at >= low + limit:
-            turns.append(low)
+            ends.append(low)
             low, high, way = at, at, 1
-    ends = [*turns, high if way > 0 else low]
-    return float(np.median(np.abs(np.diff(ends)))) if len(turns) > TURNS else 0.0
+    ends.append(high if way > 0 else low)
+    return float(np.median(np.abs(np.diff(ends)))) if len(ends) - 2 >= turns else 0.0
 
 
 def _agreed(a: np.ndarray, b: np.ndarray) -> np.ndarray:
