@@ -39,12 +39,14 @@ def shards(output: Path) -> dict[str, bytes]:
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    names = [f"clip-{i}.mp4" for i in range(30)]
-    fakes.write_clips(tmp_path / "clips", *names)
-    assert main([str(write_config(tmp_path, "whole")), "--runner", "in-process"]) == 0
-    config = write_config(tmp_path, "killed")
+    fakes.install()
+    fakes.write_clips(tmp_path / "clips", *[f"clip-{i}.mp4" for i in range(30)])
+    fake = {"stages": fakes.STAGES, "thresholds": {"min_side": 64, **fakes.THRESHOLDS}}
+    assert main([str(write_config(tmp_path, "whole", **fake)), "--runner", "in-process"]) == 0
+    config = write_config(tmp_path, "killed", **fake)
     code = (
-        "import sys, curation.store as s; from curation.run import main\n"
+        "import sys, curation.store as s, tests.curation.fakes as f; from curation.run import main\n"
+        "f.install()\n"
         "new = s.Recorder.__init__\n"
         "s.Recorder.__init__ = lambda self, output, stages: new(self, output, stages, rows=8)\n"
         f"sys.exit(main([{str(config)!r}, '--runner', 'in-process']))"
