@@ -103,9 +103,10 @@ class VideoFile:
             try:
                 self.container = av.open(self.path, options=options, metadata_errors="replace")
             except av.error.FFmpegError as error:
-                if not complaints:
-                    raise MediaError("is not a video file: no known container format in it") from error
-                raise MediaError(f"cannot be opened as a video: {complaints[-1][2].strip()}") from error
+                said = complaints[-1][2].strip() if complaints else "whitelist"
+                if "whitelist" in said:
+                    raise MediaError("is not a video file: no known video container in it") from error
+                raise MediaError(f"cannot be opened as a video: {said}") from error
         av.logging.set_level(None)
         videos = [s for s in self.container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not videos:

@@ -57,8 +57,9 @@ def error(decoder: Decoder, path: Path | str, kind: str = "video") -> ClipError:
 
 
 def true_frames(frames: Frames) -> bool:
-    """Whether each frame is the one that was shown at its time."""
-    return [number_of(image) for image in frames.images] == np.round(frames.times_s * 30).astype(int).tolist()
+    """Whether each frame is the one that was shown at its time, and the times are a grid's."""
+    shown = np.round(frames.times_s * 30).astype(int).tolist()
+    return bool(np.abs(np.diff(frames.times_s) - 0.25).max() < 0.03) and [number_of(i) for i in frames.images] == shown
 
 
 CUT = {
@@ -71,7 +72,7 @@ CUT = {
         r"error reading header|ends early: frame at \d\.\d\d s of 6\.00 s|not one of its|unknown codec",
     ),
     "a.mkv": ({}, r"ends early: frame at \d\.\d\d s of 6\.00 s|Truncating|not one of its frames"),
-    "a.avi": ({"codec": "mpeg4"}, r"is too short|ends early|not one of its frames|no known container format"),
+    "a.avi": ({"codec": "mpeg4"}, r"is too short|ends early|not one of its frames|no known video container"),
 }
 
 
@@ -95,9 +96,20 @@ def test_truncated_files(decoder: Decoder, tmp_path: Path, name: str) -> None:
         assert isinstance(outcomes[-1], Frames), "all wanted frames lie before the last cut"
 
 
-@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])
-def test_a_damaged_frame_is_not_silently_replaced(decoder: Decoder, tmp_path: Path, codec: str) -> None:
-    """Decord gives an earlier frame in the place of one whose data is damaged."""
+@pytest.mark.parametrize(
+    ("codec", "whole", "fill"),
+    [
+        ("libx264", 0.1, 0x55),
+        ("libx264", 0.5, 0xFF),
+        ("libx265", 0.1, 0x55),
+        ("mpeg4", 0.1, 0x55),
+        ("mpeg4", 0.1, 0xFF),
+    ],
+)
+def test_a_damaged_frame_is_not_silently_replaced(
+    decoder: Decoder, tmp_path: Path, codec: str, whole: float, fill: int
+) -> None:
+    """Decord gives an earlier frame in the place of one whose data is damaged, or one with a false patch."""
     import av
 
     path = tmp_path / "a.mp4"
@@ -109,7 +121,8 @@ def test_a_damaged_frame_is_not_silently_replaced(decoder: Decoder, tmp_path: Pa
         packets = [packet for packet in container.demux(video=0) if packet.size]
     for packet in packets[64:67]:
         assert packet.pos is not None
-        data[packet.pos + 5 : packet.pos + packet.size] = b"\x55" * (packet.size - 5)
+        kept = max(5, round(whole * packet.size))
+        data[packet.pos + kept : packet.pos + packet.size] = bytes([fill]) * (packet.size - kept)
     path.write_bytes(data)
     outcome = outcome_of(decoder, path)
     assert isinstance(outcome, ClipError)
@@ -187,6 +200,10 @@ def one_frame(path: Path) -> None:
     write_video(path, frames=1)
 
 
+def animation(path: Path) -> None:
+    PIL.Image.fromarray(numbered(1, 160, 96)).save(path, format="gif")
+
+
 def nothing(path: Path) -> None:
     path.touch()
 
@@ -202,8 +219,9 @@ def narrow(path: Path) -> None:
 HOSTILE: list[tuple[Callable[[Path], object], str]] = [
     (nothing, r"^is empty \(0 bytes\)$"),
     (zeros, r"^(is not a video file|cannot be opened as a video)"),
-    (text, r"^is not a video file: no known container format in it$"),
-    (playlist, r"^is not a video file: no known container format in it$"),
+    (text, r"^is not a video file: no known video container in it$"),
+    (playlist, r"^is not a video file: no known video container in it$"),
+    (animation, r"^is not a video file: no known video container in it$"),
     (pipe, r"^is a named pipe, not a file$"),
     (Path.mkdir, r"^is a directory, not a file$"),
     (broken_link, r"^is a broken link$"),
