@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from stages import weights
-from stages.base import ClipError, Measured, Needs, Sample
+from stages.base import ClipError, Measured, Needs, Params, Sample
 from stages.caption_text import TEXT_VERSION, AskParams, View, dialogue, in_step, pictures, scene
 from stages.frames import FrameSpec
 
@@ -43,7 +43,7 @@ class Shown:
 class ImageText:
     """The engine."""
 
-    Params = ImageTextParams
+    Params: type[Params] = ImageTextParams
     needs: ClassVar[Needs] = "grid"
     reads: ClassVar[tuple[str, ...]] = ("crop",)
 

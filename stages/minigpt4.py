@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from stages import weights
-from stages.base import ClipError, Measured, Needs, Sample
+from stages.base import ClipError, Measured, Needs, Params, Sample
 from stages.caption_text import TEXT_VERSION, AskParams, View, dialogue, in_step, pictures, scene
 from stages.frames import FrameSpec
 from stages.minigpt4_weights import Model, blip2_files, config_of, from_lavis, from_minigpt4, load, read, read_blip2
@@ -67,7 +67,7 @@ class MiniGPT4Params(AskParams):
 class MiniGPT4:
     """The engine."""
 
-    Params = MiniGPT4Params
+    Params: type[Params] = MiniGPT4Params
     needs: ClassVar[Needs] = "grid"
     reads: ClassVar[tuple[str, ...]] = ("crop",)
 

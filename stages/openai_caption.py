@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from stages.base import ClipError, Measured, Needs, Sample
+from stages.base import ClipError, Measured, Needs, Params, Sample
 from stages.caption_text import TEXT_VERSION, AskParams, View, advance, dialogue, pictures, scene
 from stages.frames import FrameSpec
 
@@ -77,7 +77,7 @@ class OpenAIParams(AskParams):
 class OpenAICaption:
     """The engine. `sleep` and `random` are attributes so that a test can set its own clock and seed."""
 
-    Params = OpenAIParams
+    Params: type[Params] = OpenAIParams
     needs: ClassVar[Needs] = "grid"
     reads: ClassVar[tuple[str, ...]] = ("crop",)
 
