@@ -18,6 +18,9 @@ from manifests.schema import fields
 from stages import base
 from stages.base import ClipError, Measured, Sample, Stage
 from stages.frames import FrameSpec
+from stages.image_text import ImageText
+from stages.minigpt4 import MiniGPT4
+from stages.openai_caption import OpenAICaption
 
 # In face heights, rolls in radians; motion below these is not spoken of.
 DRIFT = 0.06  # net path of a translation
@@ -257,6 +260,6 @@ STAGE = Stage(
     name="caption",
     needs="columns",
     fields=fields("caption", "action"),
-    engines={"kinematic": Kinematic},
+    engines={"kinematic": Kinematic, "minigpt4": MiniGPT4, "image_text": ImageText, "openai": OpenAICaption},
     reads=("crop", "motion"),
 )
