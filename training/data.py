@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from stages.clip import Clip
 from stages.decode import Decoder
 from stages.frames import FrameSpec
 from training.align import box_to_template, to_template
+from training.batch import Sample
 from training.config import FitConfig
 from training.draws import Draw
 from training.faces import Faces, cut_out, view
@@ -67,81 +68,6 @@ class Manifest:
     def weights(self) -> np.ndarray:
         """`sample_weight` of each row; 1 where the manifest has none."""
         return np.array([1.0 if row["sample_weight"] is None else row["sample_weight"] for row in self.rows])
-
-
-@dataclass
-class Sample:
-    """One training sample. S = config.size, N grid frames, K = config.identity_frames.
-
-    video: (N, 3, S, S), -1..1. face: the reference face on plain ground, (3, S, S), -1..1. reference: the frame it was
-    cut from, (3, S, S). reference_warp: (2, 3), its pixels to ArcFace's template. id_frames: (K,) frames on which a
-    face is known; id_warps: (K, 2, 3). m: M of Eq. 7 as shown, capped. flow: (N - 1, 64, 64), 0..255. skipped: clip id
-    and reason of each clip that could not be read in its place.
-    """
-
-    clip_id: str
-    video: Tensor
-    face: Tensor
-    reference: Tensor
-    reference_warp: Tensor
-    id_frames: Tensor
-    id_warps: Tensor
-    has_face: bool
-    m: float
-    caption: str
-    action: str
-    flow: Tensor
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-
-
-@dataclass
-class Batch:
-    """Samples stacked; see Sample."""
-
-    clip_id: list[str]
-    video: Tensor
-    face: Tensor
-    reference: Tensor
-    reference_warp: Tensor
-    id_frames: Tensor
-    id_warps: Tensor
-    has_face: Tensor
-    m: Tensor
-    caption: list[str]
-    action: list[str]
-    flow: Tensor
-    skipped: list[tuple[str, str]]
-
-    def take(self, rows: list[int]) -> Batch:
-        """These samples of the batch, in this order."""
-        picked = {}
-        for name, value in vars(self).items():
-            if name == "skipped":
-                picked[name] = value
-            else:
-                picked[name] = value[rows] if isinstance(value, Tensor) else [value[i] for i in rows]
-        return Batch(**picked)
-
-    def to(self, device: torch.device) -> Batch:
-        """The batch with its tensors on `device`."""
-        moved = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
-        return Batch(**moved)
-
-
-def collate(samples: list[Sample]) -> Batch:
-    """Stack samples into a batch."""
-    columns: dict[str, Any] = {}
-    for name in Batch.__dataclass_fields__:
-        values = [getattr(sample, name) for sample in samples]
-        if name == "skipped":
-            columns[name] = [skip for skips in values for skip in skips]
-        elif isinstance(values[0], str):
-            columns[name] = values
-        elif isinstance(values[0], Tensor):
-            columns[name] = torch.stack(values)
-        else:
-            columns[name] = torch.tensor(values)
-    return Batch(**columns)
 
 
 class ClipDataset(Dataset[Sample]):
@@ -194,12 +120,12 @@ class ClipDataset(Dataset[Sample]):
         m = 0.0 if row["kind"] == "image" else min(float(row["motion_intensity"]) * zoom, 20.0)
         return Sample(
             clip_id=row["clip_id"],
-            video=_float(fine[::2]),
-            face=_float(cut_out(reference, box, size)[None])[0],
-            reference=_float(reference[None])[0],
-            reference_warp=_warp(box[None], None if landmarks is None else landmarks[None])[0],
+            video=as_tensor(fine[::2]),
+            face=as_tensor(cut_out(reference, box, size)[None])[0],
+            reference=as_tensor(reference[None])[0],
+            reference_warp=face_warp(box[None], None if landmarks is None else landmarks[None])[0],
             id_frames=torch.from_numpy(faces.frames[chosen]).long(),
-            id_warps=_warp(faces.boxes[chosen], None if faces.landmarks is None else faces.landmarks[chosen]),
+            id_warps=face_warp(faces.boxes[chosen], None if faces.landmarks is None else faces.landmarks[chosen]),
             has_face=bool(row["face_frames"]),
             m=m,
             caption=mirrored(row["caption"] or "", flip),
@@ -238,22 +164,28 @@ class ClipDataset(Dataset[Sample]):
             spec = FrameSpec(fps=2 / step, stride=None, count=2 * spec.count - 1, size=spec.size, window="first")
         else:
             spec = spec.model_copy(update={"count": 2 * spec.count - 1})
-        crop, width, height = row["crop"], header.width, header.height
-        if abs((crop[2] - crop[0]) - min(width, height)) <= 1:
-            return self._decoder.frames(location, kind, spec, header, span).through(crop)
-        # The source's index cut out a part of the picture, and the crop is the square within.
-        box = (crop[0] / width, crop[1] / height, crop[2] / width, crop[3] / height)
-        return self._decoder.frames(location, kind, spec, header, span, box).through((0.0, 0.0))
+        box, crop = row.get("source_box"), row["crop"]
+        if box is None and abs((crop[2] - crop[0]) - min(header.width, header.height)) > 1:
+            raise ClipError("its crop lies in a part of the picture that the manifest does not name (source_box)")
+        return self._decoder.frames(location, kind, spec, header, span, box and tuple(box)).through(crop)
 
     def flow(self, row: Mapping[str, Any]) -> np.ndarray:
-        """Stored foreground flow, uint8 (N - 1, 64, 64); zeros where there is none. Raises ClipError if unreadable."""
+        """Stored foreground flow, uint8 (N - 1, h, h); zeros where there is none. Raises ClipError if unreadable.
+
+        h is an eighth of the grid's size: 64 for 512.
+        """
+        spec = self.manifest.spec
+        shape = (spec.count - 1, spec.size // 8, spec.size // 8)
         if row["flow_path"] is None:
-            return np.zeros((self.manifest.spec.count - 1, 64, 64), np.uint8)
+            return np.zeros(shape, np.uint8)
         try:
             with np.load(self.manifest.folder / row["flow_path"]) as stored:
-                return stored["magnitude"]
+                magnitude = stored["magnitude"]
         except (OSError, ValueError, KeyError) as error:
             raise ClipError(f"flow {row['flow_path']} cannot be read: {error}") from error
+        if magnitude.shape != shape:
+            raise ClipError(f"flow {row['flow_path']} has shape {magnitude.shape}, expected {shape}")
+        return magnitude
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_decoder": None}  # each worker process decodes in a child of its own
@@ -298,12 +230,13 @@ def mirrored(text: str, flip: bool) -> str:
     return _SIDES.sub(swap, text) if flip else text
 
 
-def _float(frames: np.ndarray) -> Tensor:
+def as_tensor(frames: np.ndarray) -> Tensor:
     """uint8 (n, h, w, 3) -> float (n, 3, h, w), -1..1."""
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _warp(boxes: np.ndarray, landmarks: np.ndarray | None) -> Tensor:
+def face_warp(boxes: np.ndarray, landmarks: np.ndarray | None) -> Tensor:
+    """Warps (n, 2, 3) to ArcFace's template, from landmarks (n, 5, 2) or where there are none boxes (n, 4)."""
     if landmarks is not None:
         return to_template(torch.from_numpy(np.ascontiguousarray(landmarks)).float())
     return box_to_template(torch.from_numpy(np.ascontiguousarray(boxes)).float())

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from training.batch import Batch
 from training.components import SCRATCH, Components, frames_of, latents_of
 from training.config import FitConfig
-from training.data import Batch, pixels_for
+from training.data import pixels_for
 from training.losses import identity_loss, predicted_z0, region_loss, region_weight, total_loss
 from training.model import adapter_parameters, conditions, pack_identity
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.batch import Batch
 from training.components import latents_of
-from training.data import Batch
 from training.framework import Drops, Framework, Noise
 from training.losses import region_loss
 

@@ -21,9 +21,10 @@ from tqdm import tqdm
 from manifests.shards import whole
 from training import checkpoint as checkpoints
 from training.arcface import ArcFace, small_arcface, train_small
+from training.batch import Batch, collate
 from training.components import SCRATCH, build, load_arcface, missing, small_tokenizer
 from training.config import FitConfig
-from training.data import Batch, ClipDataset, DataError, Manifest, collate
+from training.data import ClipDataset, DataError, Manifest
 from training.draws import BalancedBatches, Draw
 from training.framework import Framework
 from training.gaps import condition_gaps

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from training.batch import Batch
 from training.config import FitConfig
-from training.data import Batch
 from training.framework import Framework
 from training.pipeline import MotionCharacterPipeline
 

@@ -97,8 +97,8 @@ def row_of(path: str, kind: str, m: float, action: str, out: Path, split: str) -
     flow_path = f"flows/test/{clip_id[:2]}/{clip_id}.npz"
     if kind == "video":
         (out / flow_path).parent.mkdir(parents=True, exist_ok=True)
-        magnitude = np.zeros((FRAMES - 1, 64, 64), np.uint8)
-        magnitude[:, 18:46, : 32 + 16] = 255 if m else 0
+        magnitude = np.zeros((FRAMES - 1, SIZE // 8, SIZE // 8), np.uint8)
+        magnitude[:, 2:6, :5] = 255 if m else 0
         np.savez(out / flow_path, magnitude=magnitude, maximum=np.full(FRAMES - 1, m, np.float32))
     video = kind == "video"
     return {
@@ -146,3 +146,27 @@ TINY = (
     "warmup=2",
     "log_every=1",
 )
+
+
+def arguments(run_folder: Path, output: Path, cache: Path, *overrides: str) -> list[str]:
+    """Command line of a tiny fit."""
+    settings = [part for setting in (*TINY, *overrides) for part in ("--set", setting)]
+    return [str(run_folder), "--output", str(output), "--cache", str(cache), *settings]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of decoded frames that the fits share."""
+    return tmp_path_factory.mktemp("frames")
+
+
+@pytest.fixture(scope="session")
+def trained(run_folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output of a tiny fit that nothing disturbed."""
+    torch = pytest.importorskip("torch")
+    from training.fit import main
+
+    torch.set_num_threads(1)
+    output = tmp_path_factory.mktemp("fit") / "undisturbed"
+    assert main(arguments(run_folder, output, cache)) == 0
+    return output

@@ -13,8 +13,9 @@ torch = pytest.importorskip("torch")
 
 from stages.base import ClipError  # noqa: E402
 from stages.decode import Decoder  # noqa: E402
+from training.batch import collate  # noqa: E402
 from training.config import FitConfig, fit_config  # noqa: E402
-from training.data import ClipDataset, DataError, Manifest, collate, mirrored  # noqa: E402
+from training.data import ClipDataset, DataError, Manifest, mirrored  # noqa: E402
 from training.draws import Draw  # noqa: E402
 
 
@@ -109,6 +110,25 @@ def test_damaged_flow_is_the_clips_failure(manifest: Manifest, tmp_path: Path) -
     (tmp_path / "flow.npz").write_bytes(b"no archive")
     with pytest.raises(ClipError, match=r"flow flow\.npz cannot be read"):
         ClipDataset(dataclasses.replace(manifest, folder=tmp_path), config()).load(row, rng())
+
+
+def test_flow_of_another_size_is_the_clips_failure(manifest: Manifest, tmp_path: Path) -> None:
+    row = dict(manifest.rows[0]) | {"flow_path": "flow.npz"}
+    np.savez(tmp_path / "flow.npz", magnitude=np.zeros((2, 8, 8), np.uint8))
+    with pytest.raises(ClipError, match=r"flow.npz has shape \(2, 8, 8\), expected \(3, 8, 8\)"):
+        ClipDataset(dataclasses.replace(manifest, folder=tmp_path), config()).load(row, rng())
+
+
+def test_a_crop_within_an_unknown_part_of_the_picture_is_refused(manifest: Manifest) -> None:
+    row = dict(manifest.rows[0]) | {"crop": [0.0, 0.0, 32.0, 32.0]}
+    dataset = ClipDataset(manifest, config())
+    with pytest.raises(ClipError, match="in a part of the picture that the manifest does not name"):
+        dataset.load(row, rng())
+    part = dataset.frames(row | {"source_box": [0.5, 0.0, 1.0, 0.5]})
+    whole = dataset.frames(manifest.rows[0])
+    assert part.shape == whole.shape
+    enlarged = np.kron(whole[0, :32, 32:, 0], np.ones((2, 2)))
+    assert np.abs(part[0, :, :, 0] - enlarged).mean() < 6
 
 
 def test_when_nothing_can_be_read_training_stops(manifest: Manifest) -> None:

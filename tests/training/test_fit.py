@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.conftest import TINY
+from tests.training.conftest import arguments
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
@@ -29,25 +29,6 @@ from training.fit import main  # noqa: E402
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("frames")
-
-
-def arguments(run_folder: Path, output: Path, cache: Path, *overrides: str) -> list[str]:
-    settings = [part for setting in (*TINY, *overrides) for part in ("--set", setting)]
-    return [str(run_folder), "--output", str(output), "--cache", str(cache), *settings]
-
-
-@pytest.fixture(scope="module")
-def trained(run_folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Output of an undisturbed run."""
-    torch.set_num_threads(1)
-    output = tmp_path_factory.mktemp("fit") / "undisturbed"
-    assert main(arguments(run_folder, output, cache)) == 0
-    return output
 
 
 def newest(output: Path) -> Checkpoint:

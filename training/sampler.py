@@ -1,0 +1,176 @@
+"""Videos of a trained model on disk, each with all that is needed to make it again and its measured M."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from flows.dis import PRESETS, dis_flow
+from flows.intensity import magnitude, motion_intensity
+from manifests.shards import whole
+from stages.base import ClipError
+from stages.crop import place
+from stages.decode import Decoder
+from stages.face import Detection, Dlib, DlibParams
+from stages.frames import FrameSpec
+from training.components import SCRATCH
+from training.data import as_tensor, face_warp, resized
+from training.faces import cut_out
+from training.model import set_scales
+from training.pipeline import MotionCharacterPipeline, load_framework
+from training.requests import Request
+
+
+class Sampler:
+    """A loaded checkpoint and a face detector."""
+
+    def __init__(self, path: Path, device: str, detector: str | None) -> None:
+        """Raises ValueError when the checkpoint cannot be used or model files are missing."""
+        framework, self.checkpoint = load_framework(path, device)
+        self.pipeline = MotionCharacterPipeline.of(framework)
+        self.config = framework.config
+        self.spec = FrameSpec(**self.checkpoint.config()["frames"])
+        self.detector = face_detector(detector or ("dlib" if self.config.base == SCRATCH else "insightface"), device)
+
+    def write(self, request: Request, out: Path) -> Path:
+        """Make the video and write mp4, GIF, PNG strip and JSON; returns the JSON. A finished one is not made again.
+
+        Raises ValueError when the image cannot be read or does not show exactly one face.
+        """
+        record = out / f"{request.name()}.json"
+        if record.exists():
+            return record
+        config = self.config
+        guidance, steps = request.guidance or config.guidance, request.steps or config.sample_steps
+        lambda_ = config.lambda_ if request.lambda_ is None else request.lambda_
+        alpha = config.alpha if request.alpha is None else request.alpha
+        set_scales(self.pipeline.unet, lambda_, alpha)
+        face, reference, warp = self.reference(request.image)
+        video = self.pipeline.animate(
+            face,
+            reference,
+            warp,
+            request.prompt,
+            request.action,
+            request.intensity,
+            frames=self.spec.count,
+            seed=request.seed,
+            guidance=guidance,
+            steps=steps,
+            negative_prompt=request.negative_prompt,
+        )
+        frames = as_frames(video)
+        fps = self.fps()
+        write_mp4(out / f"{request.name()}.mp4", frames, fps)
+        write_pictures(out / request.name(), frames, float(fps))
+        about = {
+            "request": request.model_dump(mode="json", by_alias=True),
+            "used": {"guidance": guidance, "steps": steps, "lambda": lambda_, "alpha": alpha},
+            "measured_intensity": measured_intensity(frames, self.spec.size),
+            "fps": float(fps),
+            "checkpoint": str(self.checkpoint.folder.resolve()),
+            "trained": self.checkpoint.config(),
+            "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
+        }
+        with whole(record) as temporary:
+            temporary.write_text(json.dumps(about, indent=1, sort_keys=True))
+        return record
+
+    def fps(self) -> Fraction:
+        """Rate of the grid; with a stride it depends on the file, and most have 30 frames per second."""
+        if self.spec.stride is not None:
+            return Fraction(30, self.spec.stride)
+        return Fraction(self.spec.fps).limit_denominator(1000)
+
+    def reference(self, image: Path) -> tuple[Tensor, Tensor, Tensor]:
+        """Face on plain ground (3, S, S), the square around it (3, S, S), its warp (2, 3): see training.data.Sample."""
+        frame = read_picture(image)
+        found = self.detector.detect(frame)
+        if len(found) != 1:
+            raise ValueError(f"{image}: {len(found) or 'no'} faces found, exactly one is needed")
+        return prepared(frame, found[0], self.config.size)
+
+
+def face_detector(name: str, device: str) -> Any:
+    """An engine of the face stage, set up."""
+    spec = FrameSpec.model_validate({})
+    engine: Any
+    if name == "dlib":
+        engine = Dlib(DlibParams.model_validate({}), spec)
+    else:
+        from stages.insightface_face import InsightFace, InsightFaceParams
+
+        engine = InsightFace(InsightFaceParams.model_validate({"recogniser": None}), spec)
+    engine.setup(device)
+    return engine
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A still as the pipeline sees it: uint8 RGB (h, w, 3), upright, shorter side 512. Raises ValueError."""
+    spec = FrameSpec.model_validate({})
+    with Decoder(60.0) as decoder:
+        try:
+            header = decoder.header(str(path), "image")
+            return decoder.frames(str(path), "image", spec, header).images[0]
+        except ClipError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def prepared(frame: np.ndarray, face: Detection, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs for a face on uint8 RGB (h, w, 3), through the square crop that holds it, at `size`."""
+    height, width = frame.shape[:2]
+    side = min(height, width)
+    x0, y0, x1, y1 = face.box
+    x, y = place(width, side, x0, x1), place(height, side, y0, y1)
+    scale = size / side
+    square = resized(np.ascontiguousarray(frame[None, y : y + side, x : x + side]), size)
+    box = (np.array(face.box) - [x, y, x, y]) * scale
+    landmarks = None
+    if face.landmarks is not None:
+        landmarks = ((np.array(face.landmarks).reshape(5, 2) - [x, y]) * scale)[None]
+    cut = cut_out(square[0], box, size)
+    return as_tensor(cut[None])[0], as_tensor(square)[0], face_warp(box[None], landmarks)[0]
+
+
+def as_frames(video: Tensor) -> np.ndarray:
+    """(N, 3, S, S), 0..1 -> uint8 RGB (N, S, S, 3)."""
+    return (video.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def measured_intensity(frames: np.ndarray, size: int) -> float:
+    """M of Eq. 7 by the pipeline's DIS flow on the frames (N, S, S, 3) scaled to the grid's size; not capped."""
+    import cv2
+
+    grid = np.stack([cv2.resize(f, (size, size), interpolation=cv2.INTER_CUBIC) for f in frames])
+    return motion_intensity(magnitude(dis_flow(grid, PRESETS["medium"])))
+
+
+def write_mp4(path: Path, frames: np.ndarray, fps: Fraction) -> None:
+    """H.264 of uint8 RGB frames (N, S, S, 3)."""
+    import av
+
+    with whole(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "16"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        container.mux(stream.encode())
+
+
+def write_pictures(stem: Path, frames: np.ndarray, fps: float) -> None:
+    """`stem`.gif, looping, and `stem`.png, all frames side by side."""
+    from PIL import Image
+
+    pictures = [Image.fromarray(frame) for frame in frames]
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    milliseconds = round(1000 / fps)
+    pictures[0].save(f"{stem}.gif", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+    Image.fromarray(np.concatenate(list(frames), axis=1)).save(f"{stem}.png")
