@@ -85,7 +85,7 @@ class InsightFace:
 
         side = self.recogniser.input_size[0]
         aligned = [
-            norm_crop(np.ascontiguousarray(image[..., ::-1]), points, side)
+            norm_crop(np.ascontiguousarray(image[..., ::-1]), points.astype(np.float32), side)
             for image, points in zip(images, landmarks, strict=True)
         ]
         vectors = self.recogniser.get_feat(aligned)

@@ -11,8 +11,11 @@ import pytest
 from PIL import Image
 
 from stages import weights
+from stages.base import Measured, Sample
+from stages.clip import Clip
 from stages.easyocr_text import EasyOcr, EasyOcrParams
-from stages.frames import FrameSpec
+from stages.frames import Frames, FrameSpec
+from stages.text import Reading, text_area
 from tests import upstream_layouts
 
 torch = pytest.importorskip("torch")
@@ -80,6 +83,12 @@ def ours(files: Path) -> Iterator[EasyOcr]:
 
 
 @pytest.fixture(scope="module")
+def batched(ours: EasyOcr) -> list[list[Reading]]:
+    """What the engine reads on two pictures that go through the detector together."""
+    return ours.read(grey(2))
+
+
+@pytest.fixture(scope="module")
 def reader(files: Path) -> Iterator[object]:
     """EasyOCR's reader as its users build it, from the same files, whose hashes it is told."""
     from easyocr import config
@@ -102,12 +111,13 @@ def reader(files: Path) -> Iterator[object]:
         )
 
 
-def test_equals_readtext_and_batched_equals_one_by_one(files: Path, ours: EasyOcr, reader: object) -> None:
-    images = grey(2)
-    batched = ours.read(images)
+def test_equals_readtext_and_batched_equals_one_by_one(
+    ours: EasyOcr, batched: list[list[Reading]], reader: object
+) -> None:
     assert min(len(found) for found in batched) >= 5, "parity of nothing would show nothing"
     assert max(score for found in batched for _, _, score in found) > 0.3
-    for image, found, (alone,) in zip(images, batched, [ours.read(image[None]) for image in images], strict=True):
+    for image, found in zip(grey(2), batched, strict=True):
+        (alone,) = ours.read(image[None])
         expected = reader.readtext(image)  # type: ignore[attr-defined]
         assert len(found) == len(alone) == len(expected)
         for one, other, (box, text, score) in zip(found, alone, expected, strict=True):
@@ -175,8 +185,31 @@ def test_files_of_the_published_layouts_load_strictly(
         assert loaded == layout
 
 
-def test_the_detectors_batch_size_changes_nothing(ours: EasyOcr) -> None:
+def test_the_detectors_batch_size_changes_nothing(ours: EasyOcr, batched: list[list[Reading]]) -> None:
     chunked = EasyOcr(EasyOcrParams(detect_batch=1), FrameSpec())
     chunked.reader = ours.reader
-    one, two = ([[text for _, text, _ in f] for f in e.read(pictures(2))] for e in (ours, chunked))
-    assert one == two
+    assert [[text for _, text, _ in found] for found in chunked.read(grey(2))] == [
+        [text for _, text, _ in found] for found in batched
+    ]
+
+
+def test_the_area_is_that_of_the_frame_with_most_text_and_of_text_that_counts(
+    ours: EasyOcr, batched: list[list[Reading]]
+) -> None:
+    def sample(images: np.ndarray) -> Sample:
+        frames = Frames(images, np.arange(len(images)) / 4, (images.shape[2], images.shape[1]), "pyav")
+        return Sample(Clip("s", "a.mp4", "video", "1"), frames=frames)
+
+    small, wide = pictures(1, 64, 64), grey(2)
+    samples = [sample(wide[[0]]), sample(small), sample(wide[[0, 1]]), sample(wide[[1]])]
+    built = EasyOcr(EasyOcrParams(frames=2, min_characters=1, min_score=0.05), FrameSpec())
+    built.reader = ours.reader
+    areas = [m.columns["text_area"] for m in built.measure(samples)]  # type: ignore[union-attr]
+    expected = [text_area(found, wide.shape[1:3], 1, 0.05) for found in batched]
+    assert 0 < min(expected) < max(expected) < 1
+    assert areas[0] == pytest.approx(expected[0])
+    assert areas[3] == pytest.approx(expected[1])
+    assert areas[2] == pytest.approx(max(expected))
+    strict = EasyOcr(EasyOcrParams(min_score=1), FrameSpec())
+    strict.reader = ours.reader
+    assert strict.measure(samples[:1]) == [Measured({"text_area": 0.0})]
