@@ -1,0 +1,184 @@
+"""Loading from published layouts (tiny models of the same form), the pixel VAE, the tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from training.arcface import small_arcface  # noqa: E402
+from training.batch import collate  # noqa: E402
+from training.components import (  # noqa: E402
+    PixelVAE,
+    build,
+    frames_of,
+    latents_of,
+    missing,
+    noise_schedule,
+    small_tokenizer,
+)
+from training.config import FitConfig, fit_config  # noqa: E402
+from training.data import ClipDataset, Manifest  # noqa: E402
+from training.draws import Draw  # noqa: E402
+from training.framework import Framework  # noqa: E402
+from training.model import adapter_parameters, spatial_transformers  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> FitConfig:
+    """Tiny models in the layouts of Stable Diffusion, AnimateDiff and an IP-Adapter, on disk."""
+    from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
+    from safetensors.torch import save_file
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    folder = tmp_path_factory.mktemp("weights")
+    base = folder / "sd"
+    unet = UNet2DConditionModel(
+        sample_size=2,
+        block_out_channels=(8, 16),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=16,
+        attention_head_dim=2,
+    )
+    unet.save_pretrained(base / "unet")
+    AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4,
+        latent_channels=4,
+    ).save_pretrained(base / "vae")
+    words = [
+        "<|startoftext|>",
+        "<|endoftext|>",
+        *"abcdefghijklmnopqrstuvwxyz,",
+        *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz,"),
+    ]
+    text = CLIPTextConfig(
+        vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=77, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    CLIPTextModel(text).save_pretrained(base / "text_encoder")
+    tokenizer = base / "tokenizer"
+    tokenizer.mkdir()
+    (tokenizer / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (tokenizer / "merges.txt").write_text("#version: 0.2\n")
+    (tokenizer / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77})
+    )
+    motion = MotionAdapter(
+        block_out_channels=(8, 16), motion_layers_per_block=1, motion_norm_num_groups=4, motion_num_attention_heads=2
+    )
+    torch.nn.init.normal_(motion.mid_block.motion_modules[0].proj_out.weight)
+    motion.save_pretrained(folder / "motion")
+    vision = CLIPVisionConfig(
+        hidden_size=12, intermediate_size=12, projection_dim=12, num_hidden_layers=2, num_attention_heads=2,
+        image_size=16, patch_size=8,
+    )  # fmt: skip
+    CLIPVisionModelWithProjection(vision).save_pretrained(folder / "vision")
+    # Published files number the attentions of the UNet, self-attentions too, so cross-attentions have odd numbers:
+    # down, up, middle. Each is filled with the number of its site.
+    widths = [t.transformer_blocks[0].attn2.inner_dim for t in _sites(unet)]
+    state = {}
+    for i, width in enumerate(widths):
+        for matrix in ("k", "v"):
+            state[f"ip_adapter.{2 * i + 1}.to_{matrix}_ip.weight"] = torch.full((width, 16), float(i))
+    save_file(state, folder / "ip_adapter.safetensors")
+    return fit_config(
+        "paper",
+        [
+            f"base={base}",
+            f"motion_adapter={folder / 'motion'}",
+            f"image_encoder={folder / 'vision'}",
+            f"ip_adapter={folder / 'ip_adapter.safetensors'}",
+            "arcface=train",
+            "size=16",
+            "precision=float32",
+        ],
+    )
+
+
+def _sites(unet: torch.nn.Module) -> list[torch.nn.Module]:
+    return [t for block in (*unet.down_blocks, *unet.up_blocks, unet.mid_block) for t in spatial_transformers(block)]
+
+
+def test_published_layouts_load_and_train(published: FitConfig, run_folder: Path) -> None:
+    components = build(published, small_arcface(), 4, None)
+    motion = components.unet.mid_block.motion_modules[0].proj_out.weight
+    assert motion.std() > 0.5  # the motion adapter's own weights
+    framework = Framework(components, published)
+    adapter = {id(p) for part in adapter_parameters(framework.unet).values() for p in part.values()}
+    assert {id(p) for p in framework.trainable().values()} == adapter
+    manifest = Manifest.read(run_folder, "train")
+    dataset = ClipDataset(manifest, published)
+    batch = collate([dataset[Draw(0, 0)], dataset[Draw(1, 1)]])
+    noise = framework.noise(batch, torch.Generator().manual_seed(0))
+    noise.t[:] = 20
+    losses = framework.train()(batch, noise)
+    losses.total.backward()
+    assert losses.active == 1.0
+    assert all(p.grad is not None for p in framework.trainable().values())
+
+
+def test_an_ip_adapter_gives_k_and_v_their_start(published: FitConfig) -> None:
+    unet = build(published, small_arcface(), 4, None).unet
+    for i, transformer in enumerate(_sites(unet)):
+        processor = transformer.transformer_blocks[0].attn2.processor
+        assert processor.to_k_ip[0].weight.unique().tolist() == [float(i)]
+        assert processor.to_v_ip[0].weight.unique().tolist() == [float(i)]
+
+
+def test_a_published_base_makes_no_sense_of_the_other_ones_motion(published: FitConfig) -> None:
+    mixed = published.model_copy(update={"base": "scratch", "ip_adapter": None})
+    with pytest.raises(ValueError, match="motion_adapter must be scratch where base is"):
+        build(mixed, small_arcface(), 4, small_tokenizer(["a"]))
+
+
+def test_what_is_missing_is_named_with_its_place() -> None:
+    lines = missing(fit_config("paper"))
+    assert [line.split("=")[0] for line in lines] == ["base", "motion_adapter", "image_encoder", "arcface"]
+    assert "non-commercial research only" in lines[3]
+    assert missing(fit_config("embedded")) == []
+
+
+def test_the_pixel_vae_loses_nothing() -> None:
+    vae = PixelVAE(patch=4)
+    video = torch.rand(2, 3, 3, 16, 16) * 2 - 1
+    latents = latents_of(vae, video)
+    assert latents.shape == (2, 48, 3, 4, 4)
+    assert torch.equal(frames_of(vae, latents[0].transpose(0, 1)), video[0])
+    assert 2 ** (len(vae.config.block_out_channels) - 1) == 4
+    with pytest.raises(ValueError, match="patch is 3: expected a power of 2"):
+        PixelVAE(patch=3)
+
+
+def test_the_tokenizer_knows_words_and_pads() -> None:
+    tokenizer = small_tokenizer(["Moves left, slowly"])
+    known = tokenizer("moves LEFT quickly", padding="max_length", max_length=8).input_ids
+    words = tokenizer.convert_ids_to_tokens(known)
+    assert words == ["<s>", "moves", "left", "<unk>", "</s>", "<pad>", "<pad>", "<pad>"]
+
+
+def test_schedules() -> None:
+    paper, embedded = noise_schedule(fit_config("paper")), noise_schedule(fit_config("embedded"))
+    assert paper.betas[0].item() == pytest.approx(0.00085)
+    assert paper.betas[500].item() == pytest.approx(0.00085 + 500 / 999 * (0.012 - 0.00085))  # linear, not scaled
+    assert paper.config.steps_offset == 1
+    assert paper.config.clip_sample is False
+    assert paper.alphas_cumprod[-1].item() == pytest.approx(0.0016, abs=2e-4)
+    assert embedded.alphas_cumprod[-1].item() < 1e-7
+    embedded.set_timesteps(20)
+    assert embedded.timesteps[0].item() == 999
