@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -166,8 +165,7 @@ class Decoder:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel = ours
         self._noise = tempfile.TemporaryFile("a+b")  # noqa: SIM115
-        root = str(Path(__file__).resolve().parent.parent)
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - it imports what we would
         self._child = subprocess.Popen(
             [sys.executable, "-P", "-m", "stages.decode_child", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
