@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 STRIDE = 16  # px between samples of the flow
-INLIER_PX = 0.5
+INLIER_PX = 1.0  # tolerance of agreement, and a share of the median length beside it: flow errs in proportion
+INLIER_SHARE = 0.05
 STILL_PX = 0.25
 # Smallest share of the picture that must be textured ground, of it that must agree on one camera, and of it that,
 # by keeping its place, shows that the camera does too.
@@ -18,7 +19,7 @@ MIN_GROUND = 0.04
 MIN_AGREED = 0.4
 MIN_STILL = 0.3
 # Textured: smaller eigenvalue of the structure tensor over 15 grid px, at half size, grey values 0..1.
-MIN_TEXTURE = 2e-5
+MIN_TEXTURE = 5e-6
 
 
 def lattice(height: int, width: int) -> np.ndarray:
@@ -37,13 +38,13 @@ def similarity_field(similarity: np.ndarray, points: np.ndarray) -> np.ndarray:
 def outside_person(points: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Which points (n, 2) surely lie outside the person with this face box (x0, y0, x1, y1): bool (n,).
 
-    The person is the face box enlarged to hold hair and ears, and a column three faces wide from it to the bottom.
+    The person is the face box enlarged to hold hair and ears, and a column three faces wide from the chin to the bottom.
     """
     x0, y0, x1, y1 = box
     width, height = x1 - x0, y1 - y0
     beside = np.abs(points[:, 0] - (x0 + x1) / 2)
-    head = (beside < 1.2 * width) & (points[:, 1] > y0 - 0.8 * height)
-    body = (beside < 1.7 * width) & (points[:, 1] > y1)
+    head = (beside < 0.8 * width) & (points[:, 1] > y0 - 0.6 * height)
+    body = (beside < 1.5 * width) & (points[:, 1] > y1)
     return ~(head | body)
 
 
@@ -86,9 +87,10 @@ def _fit(points: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     still = np.linalg.norm(vectors, axis=-1) < STILL_PX
     if still.mean() >= MIN_STILL:
         points, vectors = points[still], vectors[still]
+    tolerance = INLIER_PX + INLIER_SHARE * float(np.median(np.linalg.norm(vectors, axis=-1)))
     # OpenCV's RANSAC draws from a fixed seed.
     matrix, agreed = cv2.estimateAffinePartial2D(
-        points, points + vectors, method=cv2.RANSAC, ransacReprojThreshold=INLIER_PX, maxIters=1000
+        points, points + vectors, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=1000
     )
     if matrix is None or agreed.mean() < MIN_AGREED:
         return np.full(4, np.nan)

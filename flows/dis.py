@@ -13,22 +13,23 @@ class DisSettings:
     """Settings of cv2.DISOpticalFlow; patches are 8 px wide.
 
     finest_scale: the flow is computed down to 1/2**finest_scale of the picture. patch_stride: px between patches.
-    descent: gradient steps per patch. refinement: iterations of the variational refinement on each scale; smoothness:
-    its weight alpha (OpenCV's own is 20).
+    descent: gradient steps per patch. refinement: iterations of the variational refinement on each scale.
     """
 
     finest_scale: int
     patch_stride: int
     descent: int
     refinement: int
-    smoothness: float = 20.0
 
 
-# ultrafast, fast and medium are OpenCV's own.
+# ultrafast, fast and medium are OpenCV's own. On a plain wall under H.264 each descent step lets more patches run away,
+# far beyond the real motion: a pan of 1 px then measures as 1.6. So portrait takes the fewest steps per scale and
+# leaves the rest to the refinement; it costs what medium does. Figures: benchmarks/motion_accuracy.py.
 PRESETS: dict[str, DisSettings] = {
     "ultrafast": DisSettings(2, 4, 12, 0),
     "fast": DisSettings(2, 4, 16, 5),
     "medium": DisSettings(1, 3, 25, 5),
+    "portrait": DisSettings(1, 3, 2, 10),
 }
 
 
@@ -48,7 +49,6 @@ def dis_flow(images: np.ndarray, settings: DisSettings) -> np.ndarray:
     dis.setPatchStride(settings.patch_stride)
     dis.setGradientDescentIterations(settings.descent)
     dis.setVariationalRefinementIterations(settings.refinement)
-    dis.setVariationalRefinementAlpha(settings.smoothness)
 
     count, height, width, _ = images.shape
     flow = np.empty((count - 1, height, width, 2), np.float32)

@@ -82,7 +82,7 @@ def test_a_box_is_clipped_to_the_picture_and_none_outside_it() -> None:
     flow = field((3, 0, 0, 0), centre=(0, 0))
     over = np.tile([WIDTH - 40.0, -20, WIDTH + 40, 60], (3, 1))
     assert row(flow, boxes=over)["dx"] == pytest.approx(3, abs=1e-5)
-    assert face_kinematics(flow, over + [100, 0, 100, 0], UNKNOWN) is None
+    assert face_kinematics(flow, over + np.array([100, 0, 100, 0]), UNKNOWN) is None
 
 
 def test_the_lattice_covers_the_picture_in_x_and_y() -> None:

@@ -54,5 +54,7 @@ def test_without_flow_every_weight_is_one() -> None:
 
 
 def test_maps_of_another_grid_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"shape \(15, 64, 64\), but 8 frames on a latent grid of 64 need \(7, 64, 64\)"):
+    with pytest.raises(
+        ValueError, match=r"shape \(15, 64, 64\), but 8 frames on a latent grid of 64 need \(7, 64, 64\)"
+    ):
         loss_weights(np.zeros((15, 64, 64), np.uint8), frames=8, latent_size=64)
