@@ -14,7 +14,7 @@ from pydantic import Field
 from stages import base, weights
 from stages.base import ClipError, Measured, Sample
 from stages.frames import FrameSpec
-from stages.text import Reading, text_area
+from stages.text_area import Reading, text_area
 
 # the recogniser of each script, as EasyOCR's Reader chooses it
 RECOGNISERS = {"en": "english_g2", "latin": "latin_g2", "ch_sim": "zh_sim_g2"}

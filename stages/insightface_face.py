@@ -13,7 +13,7 @@ from pydantic import Field
 
 from stages import base, weights
 from stages.base import ClipError, Measured, Sample
-from stages.face import Detection, face_columns
+from stages.detection import Detection, face_columns
 from stages.frames import FrameSpec
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from manifests.schema import fields
 from stages import base
 from stages.base import ClipError, Measured, Rule, Sample, Stage
+from stages.clip_iqa import ClipIqa
 from stages.frames import FrameSpec
 
 
@@ -65,6 +66,6 @@ STAGE = Stage(
     name="quality",
     needs="frames",
     fields=fields("quality_score", "quality_frame"),
-    engines={"blur": Blur},
+    engines={"blur": Blur, "clip_iqa": ClipIqa},
     rules=(Rule("quality", "quality_score", "<", "min_quality"),),
 )

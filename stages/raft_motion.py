@@ -11,8 +11,8 @@ from pydantic import Field
 from flows.raft import MIN_SIDE, Raft
 from stages import base, weights
 from stages.base import ClipError, Measured, Sample
+from stages.flow_columns import COLUMNS_VERSION, motion_from_flow, still_motion
 from stages.frames import FrameSpec
-from stages.motion import COLUMNS_VERSION, motion_from_flow, still_motion
 
 
 class RaftParams(base.Params):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -12,26 +12,9 @@ from pydantic import Field
 from manifests.schema import fields
 from stages import base
 from stages.base import ClipError, Measured, Rule, Sample, Stage
+from stages.easyocr_text import EasyOcr
 from stages.frames import FrameSpec
-
-# corners (4, 2) as x, y in frame pixels; what was read there; the recogniser's score, 0..1
-Reading = tuple[np.ndarray, str, float]
-
-
-def text_area(readings: Iterable[Reading], shape: tuple[int, int], min_characters: int, min_score: float) -> float:
-    """Share (0..1) of a frame of `shape` (height, width) that lies under boxes whose text counts.
-
-    A box counts if its text has `min_characters` without spaces and its score is `min_score` or more. A pixel under
-    several boxes counts once. A detector alone sees text in faces; what the recogniser cannot read is none.
-    """
-    from skimage.draw import polygon
-
-    covered = np.zeros(shape, bool)
-    for corners, text, score in readings:
-        if len("".join(text.split())) >= min_characters and score >= min_score:
-            x, y = np.asarray(corners, np.float64).T
-            covered[polygon(y - 0.5, x - 0.5, shape)] = True  # a pixel is covered if its middle is
-    return float(covered.mean())
+from stages.text_area import Reading, text_area
 
 
 class RapidOcrParams(base.Params):
@@ -110,6 +93,6 @@ STAGE = Stage(
     name="text",
     needs="frames",
     fields=fields("text_area"),
-    engines={"rapidocr": RapidOcr},
+    engines={"rapidocr": RapidOcr, "easyocr": EasyOcr},
     rules=(Rule("text_overlay", "text_area", ">", "max_text_area"),),
 )
