@@ -150,7 +150,7 @@ class OpenAICaption:
                 async with gate, session.post(f"{params.base_url}/chat/completions", json=body) as response:
                     if response.status == 200:
                         return _answer(await response.json(content_type=None))
-                    problem = f"{response.status} {response.reason}: {(await response.text())[:200]}"
+                    problem = f"{response.status} {response.reason}: {' '.join((await response.text()).split())[:200]}"
                     if 400 <= response.status < 500 and response.status not in (408, 429):
                         raise ClipError(
                             f"caption server refused the request: {problem}", response.status in NOT_THE_CLIPS_FAULT

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages import caption
 from stages.base import ClipError, Measured
 from stages.caption_text import (
     MAX_ACTION_WORDS,
@@ -234,3 +235,10 @@ def test_dialogues_in_step_keep_their_answers() -> None:
         "no usable description in 3 answers: the last is empty: ''",
         "greeting a girl",
     ]
+
+
+@pytest.mark.parametrize("name", ["minigpt4", "image_text", "openai"])
+def test_engines_that_ask_see_the_grid(name: str) -> None:
+    engine = caption.STAGE.engines[name]
+    assert (engine.needs, engine.reads) == ("grid", ("crop",))  # type: ignore[attr-defined]
+    assert issubclass(engine.Params, AskParams)

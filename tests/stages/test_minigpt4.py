@@ -268,6 +268,42 @@ def test_up_to_the_projection_it_is_transformers_blip2(
         assert (engine._see(images) - expected).abs().max() > 1e-3
 
 
+def eva_forward(eva: dict[str, Any], qformer: dict[str, Any], pixels: Any, heads: int, blocks: int) -> Any:
+    """What LAVIS's eva_vit.py and `ln_vision` compute, from the tensors of its files as they are named there."""
+    from torch.nn.functional import conv2d, gelu, layer_norm, linear
+
+    def normed(x: Any, state: dict[str, Any], name: str, eps: float) -> Any:
+        return layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], eps)
+
+    x = conv2d(pixels, eva["patch_embed.proj.weight"], eva["patch_embed.proj.bias"], stride=14).flatten(2).mT
+    x = torch.cat([eva["cls_token"].expand(len(x), -1, -1), x], 1) + eva["pos_embed"]
+    for i in range(blocks):
+        block = {name.removeprefix(f"blocks.{i}."): t for name, t in eva.items() if name.startswith(f"blocks.{i}.")}
+        q_bias, v_bias = block["attn.q_bias"], block["attn.v_bias"]
+        bias = torch.cat([q_bias, torch.zeros_like(v_bias), v_bias])
+        qkv = linear(normed(x, block, "norm1", 1e-6), block["attn.qkv.weight"], bias)
+        q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+        weight = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+        x = x + linear((weight @ v).transpose(1, 2).flatten(2), block["attn.proj.weight"], block["attn.proj.bias"])
+        hidden = gelu(linear(normed(x, block, "norm2", 1e-6), block["mlp.fc1.weight"], block["mlp.fc1.bias"]))
+        x = x + linear(hidden, block["mlp.fc2.weight"], block["mlp.fc2.bias"])
+    return normed(x, qformer, "ln_vision", 1e-5)
+
+
+def test_the_vit_computes_what_lavis_computes(untrained: Path, tiny: Callable[[Path], None]) -> None:
+    tiny(untrained)
+    engine = engine_of()
+    eva = torch.load(untrained / "minigpt4" / "eva_vit_g.pth", weights_only=True)
+    qformer = torch.load(untrained / "minigpt4" / "blip2_pretrained_flant5xxl.pth", weights_only=True)["model"]
+    rng = np.random.default_rng(1)
+    pixels = as_lavis_reads([rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8) for _ in range(2)])
+    with torch.inference_mode():
+        expected = eva_forward(eva, qformer, pixels, heads=4, blocks=2)
+        seen = engine._model.vision_model(pixels).last_hidden_state
+    assert expected.std() > 0.1
+    torch.testing.assert_close(seen, expected, atol=1e-4, rtol=1e-4)
+
+
 # --- prompt and answers -----------------------------------------------------------------------------------------------
 
 
