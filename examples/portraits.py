@@ -28,9 +28,9 @@ ENCODING = {"preset": "veryfast", "crf": "18"}
 # file: motion, speed. Spread over M from 0 to 20, and over all kinds of motion.
 GOOD: dict[str, tuple[str, float]] = {
     "still.mp4": ("still", 0),
-    "talk.mp4": ("talk", 4),
+    "talk.mp4": ("talk", 6),
     "shake.mp4": ("shake", 4),
-    "nod.mp4": ("nod", 5),
+    "nod.mp4": ("nod", 4),
     "tilt_right.mp4": ("tilt_right", 1.8),
     "tilt_left.mp4": ("tilt_left", 1.2),
     "farther.mp4": ("farther", 2),

@@ -26,18 +26,19 @@ from stages.openai_caption import OpenAICaption
 DRIFT = 0.06  # net path of a translation
 GROWTH = 0.14  # net or swung change of the logarithm of size
 ROLL = 0.09  # net or swung rotation
-SWING = 0.025  # of a translation back and forth, from one turning point to the next
+SWING = 0.045  # of a translation back and forth, from one turning point to the next
 
 # How often what goes back and forth turns at least. A hand that holds a camera sways, but slowly.
 TURNS, TURNS_CAMERA_UNKNOWN = 2, 4
 STEADY = 0.7  # a motion keeps its direction where its net path is this share of its length
-HEAD_SWING = 0.15  # face heights; a larger swing is no nod or shake, but the head moved about
+HEAD_SWING = 0.12  # face heights; a larger swing is no nod or shake, but the head moved about
 BODY_SWING = 0.4  # face heights; a larger swing takes the body with it
 NECK = 1.0  # face heights at most from the neck to the middle of the face that swings about it
 MINOR = 1 / 3  # a swing less than this share of the one across it is its by-product
 
 # A mouth moves where it moves more than the rest of the face, by some share of its height, and as finely as flow tells.
-MOUTH_OVER_CHEEK, MOUTH, MOUTH_PX = 1.3, 0.008, 1.0
+MOUTH_OVER_CHEEK, MOUTH, MOUTH_PX = 1.3, 0.01, 1.0
+SMALL_FACE_PX = 80.0  # in a smaller face, flow does not tell the mouth from the rest
 TALK, MOUTHING = 0.5, 0.12  # shares of the steps with a moving mouth
 
 WEAK, STRONG = 3.0, 12.0  # grid px per step: intensity that the camera does not explain
@@ -48,14 +49,16 @@ CAMERA = 1.0  # grid px per step from which on the camera moves
 class Track:
     """How a person moves, by what the motion stage measured per pair of grid frames; arrays are float64 (pairs,).
 
-    x, y: of the face, in face heights. grow: relative change of its size. roll: radians, clockwise on screen. All
-    relative to the camera where it is known, on the screen where it is not. mouth, cheek: motion within the mouth
-    region and in the rest of the face, grid px. camera_x, camera_y: grid px, camera_zoom: relative; all 0 where the
-    camera is not known. height: of the face, grid px. whole: the picture shows the whole person.
+    x, y: of the face relative to the camera, or on the screen where the camera is not known, in face heights; screen_x,
+    screen_y: on the screen. grow: relative change of its size. roll: radians, clockwise on screen. mouth, cheek: motion
+    within the mouth region and in the rest of the face, grid px. camera_x, camera_y: grid px; camera_zoom: relative.
+    height: of the face, grid px. whole: the picture shows the whole person.
     """
 
     x: np.ndarray
     y: np.ndarray
+    screen_x: np.ndarray
+    screen_y: np.ndarray
     grow: np.ndarray
     roll: np.ndarray
     mouth: np.ndarray
@@ -74,14 +77,25 @@ def track(face_motion: Sequence[Sequence[float]], box: Sequence[float], size: in
     face_x, face_y, height = (box[0] + box[2] - size) / 2, (box[1] + box[3] - size) / 2, box[3] - box[1]
     screen_x = dx + cam_x + zoom * face_x - cam_roll * face_y
     screen_y = dy + cam_y + zoom * face_y + cam_roll * face_x
-    whole = framing(box, size) == "full-body"
-    if not camera_known:  # at most on some of the steps, which do not go with the others
-        x, y, grow, roll, none = screen_x, screen_y, grow + zoom, roll + cam_roll, np.zeros_like(dx)
-        return Track(x / height, y / height, grow, roll, mouth, cheek, none, none, none, False, height, whole)
-    # The ground also moves behind one whom the camera follows or circles: a person moves where the face does so both
-    # against the ground and on the screen.
-    x, y = _agreed(dx, screen_x), _agreed(dy, screen_y)
-    return Track(x / height, y / height, grow, roll, mouth, cheek, cam_x, cam_y, zoom, True, height, whole)
+    if not camera_known:  # then it is known on some of the pairs at most, which do not go with the others
+        dx, dy, grow, roll = screen_x, screen_y, grow + zoom, roll + cam_roll
+        cam_x = cam_y = zoom = np.zeros_like(dx)
+    return Track(
+        dx / height,
+        dy / height,
+        screen_x / height,
+        screen_y / height,
+        grow,
+        roll,
+        mouth,
+        cheek,
+        cam_x,
+        cam_y,
+        zoom,
+        camera_known,
+        height,
+        whole=framing(box, size) == "full-body",
+    )
 
 
 def describe(
@@ -120,7 +134,7 @@ def framing(box: Sequence[float], size: int) -> str:
     below = (size - box[3]) / height
     if height >= 0.45 * size:
         return "close-up"
-    return "head-and-shoulders" if below < 1.8 else "upper-body" if below < 4.5 else "full-body"
+    return "head-and-shoulders" if below < 1.5 else "upper-body" if below < 4.5 else "full-body"
 
 
 def act(seen: Track, intensity: float) -> str:
@@ -138,11 +152,16 @@ def act(seen: Track, intensity: float) -> str:
 def move_head(seen: Track) -> list[str]:
     """What the head does: the two plainest phrases at most, none for a still head."""
     turns = TURNS if seen.camera_known else TURNS_CAMERA_UNKNOWN
-    x_swing, y_swing = swing(seen.x, SWING, turns), swing(seen.y, SWING, turns)
+    # The ground also moves behind one whom the camera follows or circles: a person moves where the face does so both
+    # against the ground and on the screen.
+    x_swing = min(swing(seen.x, SWING, turns), swing(seen.screen_x, SWING, turns))
+    y_swing = min(swing(seen.y, SWING, turns), swing(seen.screen_y, SWING, turns))
     roll_swing, grow_swing = swing(seen.roll, ROLL, turns), swing(seen.grow, GROWTH, turns)
     x = y = grow = roll = 0.0
-    if seen.camera_known:  # a steady path on the screen may as well be the camera's
-        x, y, grow, roll = net(seen.x, DRIFT), net(seen.y, DRIFT), net(seen.grow, GROWTH), net(seen.roll, ROLL)
+    if seen.camera_known:  # else a steady path may as well be the camera's
+        x = _agreed(net(seen.x, DRIFT), net(seen.screen_x, DRIFT))
+        y = _agreed(net(seen.y, DRIFT), net(seen.screen_y, DRIFT))
+        grow, roll = net(seen.grow, GROWTH), net(seen.roll, ROLL)
 
     # A head that tilts swings about the neck, and a body that sways takes the head's tilt with it: say the greater.
     if abs(x) <= NECK * abs(roll):
@@ -178,6 +197,8 @@ def move_head(seen: Track) -> list[str]:
 
 def move_mouth(seen: Track) -> str:
     """ "talking" where the mouth moves by itself most of the time, "moving the mouth" where it does at times, or ""."""
+    if seen.height < SMALL_FACE_PX:
+        return ""
     least = np.maximum(MOUTH_OVER_CHEEK * seen.cheek, max(MOUTH * seen.height, MOUTH_PX))
     share = float((seen.mouth > least).mean())
     return "talking" if share >= TALK else "moving the mouth" if share >= MOUTHING else ""
@@ -198,9 +219,11 @@ def move_camera(seen: Track) -> str:
 
 
 def net(steps: np.ndarray, limit: float) -> float:
-    """The net path of these steps where it is at least `limit` and keeps its direction, else 0."""
+    """The net path of these steps where it is at least `limit` and keeps its direction, else 0. It may not hang on two
+    steps, on which flow may have failed."""
     path = float(steps.sum())
-    return path if abs(path) >= max(limit, STEADY * float(np.abs(steps).sum())) else 0.0
+    most = float(np.sort(steps * np.sign(path))[:-2].sum())
+    return path if abs(path) >= max(limit, STEADY * float(np.abs(steps).sum())) and most >= limit / 2 else 0.0
 
 
 def swing(steps: np.ndarray, limit: float, turns: int) -> float:
@@ -220,9 +243,9 @@ def swing(steps: np.ndarray, limit: float, turns: int) -> float:
     return float(np.median(np.abs(np.diff(ends)))) if len(ends) - 2 >= turns else 0.0
 
 
-def _agreed(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The smaller of two steps that have the same direction, else 0."""
-    return np.where(a * b > 0, np.where(np.abs(a) < np.abs(b), a, b), 0.0)
+def _agreed(a: float, b: float) -> float:
+    """The smaller of two paths that have the same direction, else 0."""
+    return min(a, b, key=abs) if a * b > 0 else 0.0
 
 
 class Kinematic:

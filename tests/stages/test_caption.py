@@ -1,0 +1,314 @@
+"""What the kinematic engine says of rendered motion, of made measurements, and of the real clips."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from examples.rendering import Rendered, render
+from flows.dis import PRESETS, dis_flow
+from flows.kinematics import COLUMNS
+from stages.base import Measured, Params, Sample
+from stages.caption import STAGE, Kinematic, describe, framing, net, swing
+from stages.clip import Clip
+from stages.crop import Square, SquareParams
+from stages.face import Dlib, DlibParams
+from stages.frames import FrameSpec
+from stages.motion import Dis, DisParams, motion_from_flow
+from tests.stages.samples import columns_of, real
+
+BOX = [200.0, 140.0, 320.0, 260.0]  # a face 120 px high
+
+
+def measured(clip: Rendered) -> dict[str, Any]:
+    """What the motion stage measures on the rendered frames."""
+    images = clip.grid()
+    boxes = [list(clip.face_box(t)) for t in clip.times()]
+    columns = {"face_frames": list(range(16)), "face_boxes": boxes}
+    return columns | motion_from_flow(dis_flow(images, PRESETS["fast"]), images, columns).columns
+
+
+def said(columns: dict[str, Any]) -> tuple[str, str]:
+    """Caption and action of these measurements."""
+    sample = Sample(Clip("s", "x.mp4", "video", "1"), columns)
+    found = columns_of(Kinematic(Params(), FrameSpec()).measure([sample])[0])
+    return found["caption"], found["action"]
+
+
+@pytest.mark.parametrize(
+    ("motion", "speed", "action"),
+    [
+        ("still", 0, "holding still"),
+        ("left", 1, "moving to the left slowly"),
+        ("right", 6, "moving to the right"),
+        ("left", 15, "moving to the left quickly"),
+        ("left", 22, "moving from side to side quickly"),
+        ("up", 2, "moving up slowly"),
+        ("down", 9, "moving down"),
+        ("up", 14, "moving up and down quickly"),
+        ("nearer", 1.2, "coming closer slowly"),
+        ("nearer", 4, "coming closer"),
+        ("farther", 3, "moving away"),
+        ("nearer", 12, "moving back and forth quickly"),
+        ("tilt_right", 1.8, "tilting the head to the right slightly"),
+        ("tilt_left", 1.2, "tilting the head to the left slightly"),
+        ("tilt_right", 5, "tilting the head from side to side"),
+        ("nod", 3, "nodding slightly"),
+        ("nod", 10, "moving the head up and down"),
+        ("shake", 3, "shaking the head slightly"),
+        ("shake", 10, "moving the head from side to side"),
+        ("talk", 6, "talking"),
+    ],
+)
+def test_rendered_motion_is_put_into_words(motion: str, speed: float, action: str) -> None:
+    caption, found = said(measured(render(motion, speed)))
+    assert found == action
+    assert caption == f"An upper-body video of a person {action}."
+
+
+@pytest.mark.parametrize(
+    ("motion", "speed", "camera"),
+    [
+        ("pan_left", 2, "moves left"),
+        ("pan_right", 8, "moves right"),
+        ("pan_right", 14, "moves right"),
+        ("zoom_in", 3, "zooms in"),
+    ],
+)
+def test_the_motion_of_the_camera_is_not_the_persons(motion: str, speed: float, camera: str) -> None:
+    caption, action = said(measured(render(motion, speed)))
+    assert action == "holding still"
+    assert caption == f"An upper-body video of a person holding still, while the camera {camera}."
+
+
+def test_a_mirrored_clip_swaps_left_and_right() -> None:
+    columns = measured(render("left", 5))
+    rows = np.array(columns["face_motion"])
+    rows[:, [0, 3, 6, 9]] *= -1
+    columns["face_motion"] = rows.tolist()
+    columns["face_boxes"] = [[512 - x1, y0, 512 - x0, y1] for x0, y0, x1, y1 in columns["face_boxes"]]
+    assert said(columns)[1] == "moving to the right"
+
+
+def made(**given: Any) -> list[list[float]]:
+    """15 rows of face_motion; those not given are 0."""
+    assert set(given) <= set(COLUMNS)
+    return np.stack([np.broadcast_to(given.get(name, 0.0), 15) for name in COLUMNS], axis=-1).tolist()
+
+
+def words(motion: list[list[float]], intensity: float = 5.0, camera: float | None = 0.0) -> tuple[str, str]:
+    return describe("video", motion, [BOX], intensity, camera, 512)
+
+
+def test_one_whom_the_camera_follows_or_circles_holds_still() -> None:
+    following = made(dx=-9.0, cam_dx=9.0)
+    assert words(following, 9.0, 9.0) == (
+        "An upper-body video of a person holding still, while the camera moves left.",
+        "holding still",
+    )
+    assert words(made(dx=-9.0, cam_dx=4.0), 9.0, 4.0)[1] == "moving to the left"
+
+
+def test_a_steady_path_is_not_the_persons_while_the_camera_is_unknown() -> None:
+    motion = made(dx=6.0, dy=-4.0, divergence=0.02, roll=0.02)
+    assert words(motion, camera=None)[1] == "holding still"
+    assert words(motion, camera=0.0)[1] == "coming closer and moving up and to the right"
+
+
+def test_a_slow_sway_is_not_the_persons_while_the_camera_is_unknown() -> None:
+    sway = made(dx=[8.0] * 4 + [-8.0] * 4 + [8.0] * 4 + [-8.0] * 3)
+    quick = made(dx=[15.0, 15.0, -15.0, -15.0] * 3 + [15.0] * 3)
+    assert words(sway, camera=0.0)[1] == "moving the head from side to side"
+    assert words(sway, camera=None)[1] == "holding still"
+    assert words(quick, camera=None)[1] == "moving the head from side to side"
+
+
+def test_strength_is_that_of_the_motion_which_the_camera_does_not_explain() -> None:
+    nod = made(dy=[8.0, -8.0] * 7 + [8.0])
+    assert words(nod, 2.9)[1] == "nodding slightly"
+    assert words(nod, 3.0)[1] == "nodding"
+    assert words(nod, 12.0)[1] == "nodding vigorously"
+    assert words(nod, 12.0, 9.5)[1] == "nodding slightly"
+    assert words(nod, 40.0, None)[1] == "nodding"  # 8 px a step on the screen: the rest may be the camera's
+
+
+def test_two_things_at_once() -> None:
+    talk = {"mouth": 4.0, "cheek": 1.0}
+    nod = {"dy": [8.0, -8.0] * 7 + [8.0]}
+    assert words(made(**talk, **nod))[1] == "talking while nodding"
+    assert words(made(**nod, divergence=0.02))[1] == "coming closer and nodding"
+    shake_too = made(**nod, dx=[7.0, -7.0] * 7 + [7.0])
+    assert words(shake_too)[1] == "nodding and shaking the head"
+    by_product = made(**nod, dx=[2.0, -2.0] * 7 + [2.0])
+    assert words(by_product)[1] == "nodding"
+
+
+def test_a_head_that_tilts_takes_the_face_along_and_a_body_that_sways_the_tilt() -> None:
+    turn = np.array([0.1, -0.1] * 7 + [0.1])
+    assert words(made(roll=turn, dx=100 * turn))[1] == "tilting the head from side to side"
+    assert words(made(roll=turn, dx=200 * turn))[1] == "moving the head from side to side"
+    assert words(made(roll=0.02, dx=1.5))[1] == "tilting the head to the right"
+    assert words(made(roll=0.02, dx=4.0))[1] == "moving to the right and tilting the head to the right"
+
+
+@pytest.mark.parametrize(
+    ("mouth", "cheek", "steps", "expected"),
+    [
+        (4.0, 1.0, 8, "talking"),
+        (4.0, 1.0, 7, "moving the mouth"),
+        (4.0, 1.0, 2, "moving the mouth"),
+        (4.0, 1.0, 1, "holding still"),
+        (4.0, 3.5, 15, "holding still"),  # the whole face is warped, as by a turn of the head
+        (1.1, 0.1, 15, "holding still"),  # less than a hundredth of the face
+    ],
+)
+def test_a_mouth_that_moves(mouth: float, cheek: float, steps: int, expected: str) -> None:
+    rows = made(mouth=[mouth] * steps + [0.1] * (15 - steps), cheek=cheek)
+    assert words(rows)[1] == expected
+
+
+def test_flow_does_not_tell_the_mouth_of_a_small_face() -> None:
+    rows = made(mouth=4.0, cheek=0.5)
+    assert describe("video", rows, [[220, 20, 280, 80]], 5.0, 0.0, 512)[1] == "holding still"
+    assert describe("video", rows, [[200, 20, 290, 110]], 5.0, 0.0, 512)[1] == "talking"
+
+
+@pytest.mark.parametrize(
+    ("top", "bottom", "shot"),
+    [
+        (170, 440, "close-up"),
+        (140, 360, "head-and-shoulders"),
+        (100, 255, "upper-body"),
+        (20, 82, "full-body"),
+    ],
+)
+def test_framing(top: float, bottom: float, shot: str) -> None:
+    assert framing([200, top, 200 + bottom - top, bottom], 512) == shot
+    assert framing([100, top / 2, 100 + (bottom - top) / 2, bottom / 2], 256) == shot
+
+
+def test_an_image_holds_still() -> None:
+    assert describe("image", made(), [BOX], 0.0, 0.0, 512) == ("An upper-body picture of a person.", "holding still")
+    assert describe("image", None, None, 0.0, 0.0, 512) == ("A portrait picture of a person.", "holding still")
+
+
+@pytest.mark.parametrize(
+    ("intensity", "camera", "action"),
+    [(0.2, 0.0, "holding still"), (6.0, 0.5, "moving"), (6.0, 5.5, "holding still"), (6.0, None, "moving")],
+)
+def test_without_a_face_only_whether_something_moves(intensity: float, camera: float | None, action: str) -> None:
+    caption = f"A portrait video of a person {action}."
+    assert describe("video", None, None, intensity, camera, 512) == (caption, action)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([1, 1, 1, 1], 4),
+        ([-1, -1, -1, -1], -4),
+        ([1, 1, -1, 1, 1], 0),  # 3 of 5: not steady
+        ([2, 2, -0.5, 2, 2], 7.5),
+        ([0.4, 0.4, 0.4, 0.4], 0),  # too little
+        ([3, 3, 0, 0], 0),  # hangs on two steps
+        ([3, 3, 1, 1], 8),
+    ],
+)
+def test_net(steps: list[float], expected: float) -> None:
+    assert net(np.array(steps), 2.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("steps", "turns", "expected"),
+    [
+        ([3, -3, 3, -3], 2, 3.0),
+        ([3, -3, 3], 2, 3.0),
+        ([3, -3], 2, 0.0),  # it turns once
+        ([3, 0.5, -0.5, 3, -6, 6], 2, 6.0),  # a tremble is no turn
+        ([1, 1, 1, 1], 2, 0.0),
+        ([3, -3, 3, -3], 4, 0.0),
+        ([0.5, -0.5] * 8, 2, 0.0),
+    ],
+)
+def test_swing(steps: list[float], turns: int, expected: float) -> None:
+    assert swing(np.array(steps), 1.0, turns) == expected
+    assert swing(-np.array(steps), 1.0, turns) == expected
+
+
+VOCABULARY = (
+    "a an about and away back camera close-up closer coming down forth from full-body head head-and-shoulders holding "
+    "in left mouth moves moving nodding of out person quickly right shaking side slightly slowly still talking the "
+    "tilting to up upper-body vigorously video while zooms"
+)
+
+
+@settings(deadline=None)
+@given(
+    arrays(np.float64, (15, 10), elements=st.floats(-60, 60)),
+    st.floats(0, 80),
+    st.none() | st.floats(0, 30),
+    st.floats(30, 300),
+)
+def test_no_measurement_makes_it_say_what_it_cannot_know(
+    motion: np.ndarray, intensity: float, camera: float | None, height: float
+) -> None:
+    caption, action = describe("video", motion.tolist(), [[150, 40, 300, 40 + height]], intensity, camera, 512)
+    assert set(caption.lower().rstrip(".").replace(",", "").split()) <= set(VOCABULARY.split())
+    assert f" person {action}" in caption
+    assert action.split()[0].endswith("ing")
+
+
+def test_the_engine_answers_in_order() -> None:
+    samples = []
+    for kind, rows in (("video", made(dx=4.0)), ("image", made()), ("video", made(dx=-4.0))):
+        columns = {"face_motion": rows, "face_boxes": [BOX], "motion_intensity": 4.0, "camera_motion": 0.0}
+        samples.append(Sample(Clip("s", "x", kind, "1"), columns))  # type: ignore[arg-type]
+    engine = Kinematic(Params(), FrameSpec())
+    engine.setup("cpu")
+    found = engine.measure(samples)
+    assert [columns_of(one)["action"] for one in found] == [
+        "moving to the right",
+        "holding still",
+        "moving to the left",
+    ]
+    assert all(isinstance(one, Measured) and set(one.columns) == {f.name for f in STAGE.fields} for one in found)
+
+
+# Pattern of the caption; beside it, what a person sees in the 3.75 seconds.
+REAL = {
+    "driving_d6.mp4": r"A close-up video of a person talking\.",  # makes faces without a pause, mouth wide open
+    "driving_d9.mp4": r"A close-up .* the head.*",  # rocks the head from side to side, pouts, then smiles
+    "driving_d10.mp4": r"A close-up .* person (talking|moving the mouth)\.",  # says something, eyes and brows move
+    "driving_d11.mp4": r"A close-up .* talking while moving the head from side to side.* vigorously\.",  # just so
+    "driving_d12.mp4": r"A head-and-shoulders .* from side to side.* vigorously\.",  # swings about
+    "driving_d14.mp4": r"A close-up .* person (holding still|moving the mouth)\.",  # eyes move, a smile goes
+    "driving_d18.mp4": r"A close-up .* person (talking|moving the mouth)\.",  # opens the mouth wide, twice
+    "driving_d19.mp4": r"A close-up .* person (talking|moving the mouth)\.",  # smiles, frowns, smirks
+    "driving_d20.mp4": r"A head-and-shoulders .* person talking(, while the camera .*)?\.",  # sings
+    "source_s13.mp4": r"A full-body .* person moving (up and down|from side to side).* quickly\.",  # dances
+    # stands, fingers a stalk; the camera goes around her
+    "source_s20.mp4": r"An upper-body .* person holding still, while the camera moves.*\.",
+    # smiles, begins to speak; the camera sinks
+    "source_s32.mp4": r"A head-and-shoulders .* person moving the mouth, while the camera moves down\.",
+}
+
+
+@pytest.mark.slow
+def test_real_clips(shared: Path) -> None:
+    spec = FrameSpec()
+    face, motion = Dlib(DlibParams(), spec), Dis(DisParams(), spec)
+    face.setup("cpu")
+    found = {}
+    for name in REAL:
+        sample = real(shared / "clips" / name)
+        columns = {**sample.columns}
+        for engine in (face, Square(SquareParams(), spec), motion):
+            columns |= columns_of(engine.measure([Sample(sample.clip, columns, sample.frames)])[0])
+        found[name] = said(columns)[0]
+    assert {name: caption for name, caption in found.items() if not re.fullmatch(REAL[name], caption)} == {}
