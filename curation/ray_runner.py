@@ -8,11 +8,13 @@ alone; a clip that then loses MAX_DEATHS workers is written as failed, and the o
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -21,7 +23,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from curation.config import Config
 from curation.errors import Stopped
 from curation.placement import Group, plan_groups
-from curation.worker import Task, Worker, failed_row
+from curation.worker import Task, Worker, failed_row, read_trace
 from stages.frames import Frames
 
 MAX_DEATHS = 2
@@ -47,7 +49,7 @@ class _StageActor:
 class _Job:
     """A task between pools, and its frames, if they are decoded.
 
-    alone: it was with a worker that was lost; it shares no call any more, so that the next loss tells whose fault it is.
+    alone: it was with a worker that was lost; it shares no call now, so that the next loss tells whose fault it is.
     deaths: workers lost while it was alone with them.
     """
 
@@ -221,7 +223,7 @@ class RayRunner:
         self._start_actor(actor.group)
         for job in actor.jobs:
             job.deaths += job.alone
-            job.alone = True
+            job.alone = job.task.traced = True
             job.frames = None
             if job.deaths < MAX_DEATHS:
                 self._waiting[0].append(job)
@@ -229,11 +231,11 @@ class RayRunner:
                 yield self._give_up(job.task, actor.group, why)
 
     def _give_up(self, task: Task, group: int, why: str) -> Task:
-        names = [name for name in self._groups[group].stages if name not in task.known]
-        text = f"its worker was lost {MAX_DEATHS} times while measuring {', '.join(names)}: {why}"
-        task.new[names[0]] = failed_row(task.clip, text, transient=True)
-        task.over = True
-        return task
+        stage, new = read_trace(Path(self._config.output), task.clip)
+        if stage is None:  # lost before its first stage
+            stage = next(name for name in self._groups[group].stages if name not in task.known)
+        text = f"its worker was lost {MAX_DEATHS} times, the last time at {stage}: {why}"
+        return dataclasses.replace(task, new={**new, stage: failed_row(task.clip, text, transient=True)}, over=True)
 
     def _follow_cluster(self) -> None:
         """Add actors when nodes have come; actors of nodes that went are replaced when they are found lost."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ class Task:
     new: per stage, the row to store: columns, or error and transient.
     over: no later stage needs to look at the clip: it was rejected, it failed, or all is known.
     seconds: per stage, time spent on this clip.
+    traced: leave on disk which stage was reached (`read_trace`), for a clip that has lost a worker before.
     """
 
     clip: Clip
@@ -48,6 +50,7 @@ class Task:
     new: dict[str, dict[str, Any]] = field(default_factory=dict)
     over: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
+    traced: bool = False
 
 
 class Worker:
@@ -89,6 +92,9 @@ class Worker:
             if stage.name not in self._mine:
                 continue
             todo = [i for i, task in enumerate(tasks) if not task.over and stage.name not in task.known]
+            for i in todo:
+                if tasks[i].traced:
+                    self._trace(tasks[i], stage.name)
             if stage.needs in ("frames", "grid"):
                 todo = [i for i in todo if self._decode(tasks[i], held, i, stage)]
             if stage.name not in ("header", "decode"):
@@ -108,11 +114,15 @@ class Worker:
                 self._decode(task, held, i, ahead[0])
         return tasks, [held[i] if not task.over else None for i, task in enumerate(tasks)]
 
+    def _trace(self, task: Task, stage: str) -> None:
+        with whole(_trace_path(self._output, task.clip)) as temporary:
+            temporary.write_text(json.dumps({"stage": stage, "new": task.new}))
+
     def _header(self, task: Task) -> None:
         started = time.perf_counter()
         try:
             header = self._decoder.header(self._location(task.clip), task.clip.kind)
-            self._store(task, "header", header_columns(header, self._config.frames, task.clip.span))
+            self._store(task, "header", header_columns(header, self._config.frames, task.clip.span, task.clip.box))
         except ClipError as error:
             _fail(task, "header", error)
         task.seconds["header"] = time.perf_counter() - started
@@ -217,6 +227,20 @@ def _is_transient(error: Exception) -> bool:
 def _fail(task: Task, stage: str, error: ClipError) -> None:
     task.new[stage] = failed_row(task.clip, str(error), error.transient)
     task.over = True
+
+
+def _trace_path(output: Path, clip: Clip) -> Path:
+    return output / "measurements" / ".trace" / clip.clip_id
+
+
+def read_trace(output: Path, clip: Clip) -> tuple[str | None, dict[str, dict[str, Any]]]:
+    """The stage at which a traced task's worker was lost, and the rows measured before it; removes the trace."""
+    path = _trace_path(output, clip)
+    if not path.exists():
+        return None, {}
+    trace = json.loads(path.read_text())
+    path.unlink()
+    return trace["stage"], trace["new"]
 
 
 def failed_row(clip: Clip, text: str, transient: bool) -> dict[str, Any]:
