@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import skimage.data
 
-from stages.face import STAGE, Detection, Dlib, DlibParams, face_columns
+from stages.detection import Detection, face_columns
+from stages.face import STAGE, Dlib, DlibParams
 from stages.frames import FrameSpec
 from tests.stages.samples import FEW, NAMES, STILLS, columns_of, real, sample, verdict
 
