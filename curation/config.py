@@ -88,4 +88,4 @@ class Config(Strict):
     def stage_table(self) -> list[tuple[Stage, Chosen]]:
         """The stages in order, each with the engine chosen for it."""
         by_name = {stage.name: stage for stage in STAGES}
-        return [(by_name[chosen.stage], chosen) for chosen in self.stages]
+        return [(by_name[chosen.stage].for_engine(chosen.engine), chosen) for chosen in self.stages]

@@ -36,7 +36,7 @@ def describe_engines(config: Config) -> dict[str, dict[str, Any]]:
             "stage": stage.name,
             "engine": chosen.engine,
             "version": version,
-            "params": chosen.params,
+            "params": {k: v for k, v in chosen.params.items() if k not in engine.Params.operational},
             "frames": frames,
             "uses": {name: described[name]["fingerprint"] for name in uses},
         }

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from curation.config import Config
 from curation.worker import Task, Worker
 
 
-def run_in_process(config: Config, tasks: Iterable[Task]) -> Iterator[Task]:
+def run_in_process(config: Config, engines: Mapping[str, Mapping[str, Any]], tasks: Iterable[Task]) -> Iterator[Task]:
     """Measure the tasks one after the other and yield each when nothing is left to do for it."""
-    worker = Worker(config)
+    worker = Worker(config, engines)
     try:
         for task in tasks:
             measured, _ = worker.measure([task])

@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ REPLAN_S = 10.0
 class _StageActor:
     """A worker in an actor of its own."""
 
-    def __init__(self, config: Config, group: Group) -> None:
-        self._worker = Worker(config, group.stages, "cuda:0" if group.gpus else "cpu")
+    def __init__(self, config: Config, engines: Mapping[str, Mapping[str, Any]], group: Group) -> None:
+        self._worker = Worker(config, engines, group.stages, "cuda:0" if group.gpus else "cpu")
 
     def ready(self) -> bool:
         return True
@@ -88,8 +88,9 @@ def cluster_size() -> tuple[float, float]:
 class RayRunner:
     """Runs tasks on the pools that `plan_groups` lays out for the cluster as it is, and follows it as it changes."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, engines: Mapping[str, Mapping[str, Any]]) -> None:
         self._config = config
+        self._engines = engines
         self._groups = plan_groups(config, *cluster_size())
         self._classes = [
             ray.remote(_StageActor).options(num_cpus=g.cpus, num_gpus=g.gpus, max_restarts=0) for g in self._groups
@@ -141,7 +142,7 @@ class RayRunner:
         return sum(map(len, self._waiting)) + sum(len(actor.jobs) for actor in self._actors.values())
 
     def _start_actor(self, group: int) -> None:
-        handle: Any = self._classes[group].remote(self._config, self._groups[group])
+        handle: Any = self._classes[group].remote(self._config, self._engines, self._groups[group])
         self._actors[handle.ready.remote()] = _Actor(handle, group)
 
     def _idle(self) -> dict[int, list[tuple[Any, _Actor]]]:

@@ -147,7 +147,7 @@ def measure(config: Config, engines: dict[str, Any], known: Any, runner: str) ->
         total=todo, unit="clip", desc="measuring", dynamic_ncols=True, mininterval=every, maxinterval=every
     ) as bar:
         try:
-            for task in _runner(config, runner)(pending_tasks(known)):
+            for task in _runner(config, engines, runner)(pending_tasks(known)):
                 if startup is None:
                     startup = time.monotonic() - started - sum(task.seconds.values())
                 recorder.add(task.new)
@@ -173,15 +173,15 @@ def measure(config: Config, engines: dict[str, Any], known: Any, runner: str) ->
     }
 
 
-def _runner(config: Config, name: str) -> Any:
+def _runner(config: Config, engines: dict[str, Any], name: str) -> Any:
     if name == "in-process":
         from curation.local_runner import run_in_process
 
-        return lambda tasks: run_in_process(config, tasks)
+        return lambda tasks: run_in_process(config, engines, tasks)
     from curation.ray_runner import RayRunner, connect
 
     connect()
-    return RayRunner(config).run
+    return RayRunner(config, engines).run
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import errno
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from curation.config import Config
 from curation.errors import Stopped
-from curation.fingerprint import build_engine, describe_engines
+from curation.fingerprint import build_engine
 from manifests.shards import whole
 from stages.base import ClipError, Engine, Measured, Sample, Stage
 from stages.clip import Clip
@@ -56,14 +56,20 @@ class Task:
 class Worker:
     """Runs some of the configured stages, in order, on tasks and their frames."""
 
-    def __init__(self, config: Config, stages: Sequence[str] | None = None, device: str = "cpu") -> None:
-        """`stages` are the names of the stages that run here, all by default."""
+    def __init__(
+        self,
+        config: Config,
+        engines: Mapping[str, Mapping[str, Any]],
+        stages: Sequence[str] | None = None,
+        device: str = "cpu",
+    ) -> None:
+        """`engines` as `describe_engines` gives them; `stages`: names of those that run here, all by default."""
         self._config = config
         self._output = Path(config.output)
         self._roots = {source.name: source.root for source in config.sources}
         self._table = [stage for stage, _ in config.stage_table()]
         self._mine = {stage.name for stage in self._table if stages is None or stage.name in stages}
-        self._flow_folder = Path("flows") / describe_engines(config)["motion"]["fingerprint"]
+        self._flow_folder = Path("flows") / engines["motion"]["fingerprint"]
         self._decoder = Decoder(config.execution.deadline_s)
         self._engines: dict[str, Engine] = {}
         for stage, chosen in config.stage_table():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -92,9 +92,13 @@ class Measured:
 
 
 class Params(BaseModel):
-    """Parameters of an engine: part of its fingerprint, validated before anything runs."""
+    """Parameters of an engine: part of its fingerprint, validated before anything runs.
+
+    operational: names of those that say how the work is done and cannot change its result; not in the fingerprint.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    operational: ClassVar[frozenset[str]] = frozenset()
 
 
 class Engine(Protocol):
@@ -131,3 +135,8 @@ class Stage:
     engines: Mapping[str, type[Engine]]
     reads: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
+
+    def for_engine(self, name: str) -> Stage:
+        """This stage as the engine needs it: one that declares `needs` or `reads` of its own has them its way."""
+        engine = self.engines[name]
+        return replace(self, needs=getattr(engine, "needs", self.needs), reads=getattr(engine, "reads", self.reads))
