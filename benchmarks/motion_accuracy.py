@@ -67,7 +67,7 @@ def table(rows: Sequence[dict[str, Any]], motions: Sequence[str], speeds: Sequen
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Over all rows: median and largest size of the error and its median, %; median CPU seconds of the flow of a clip."""
+    """Over all rows: median and largest size of the error and its median, %; median CPU seconds of a clip's flow."""
     errors = np.array([row["error"] for row in rows])
     return {
         "median_size": round(float(np.median(np.abs(errors))), 2),

@@ -38,7 +38,7 @@ def similarity_field(similarity: np.ndarray, points: np.ndarray) -> np.ndarray:
 def outside_person(points: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Which points (n, 2) surely lie outside the person with this face box (x0, y0, x1, y1): bool (n,).
 
-    The person is the face box enlarged to hold hair and ears, and a column three faces wide from the chin to the bottom.
+    The person is the face box enlarged to hold hair and ears, and a column three faces wide below the chin.
     """
     x0, y0, x1, y1 = box
     width, height = x1 - x0, y1 - y0

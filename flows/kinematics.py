@@ -26,7 +26,8 @@ def boxes_per_frame(frames: Sequence[int], boxes: Sequence[Sequence[float]], cou
 
 
 def face_kinematics(flow: np.ndarray, boxes: np.ndarray, camera: np.ndarray) -> np.ndarray | None:
-    """A row of `COLUMNS` per frame pair, float32 (N-1, 10); None where a face box lies outside the picture.
+    """A row of `COLUMNS` per frame pair, float32 (N-1, 10); None where a face box lies too far outside the
+    picture, with the mouth or all but the mouth.
 
     flow: float32 (N-1, h, w, 2). boxes: face box per frame in grid px (N, 4). camera: similarity per pair about the
     middle of the picture (N-1, 4), NaN where unknown.
@@ -50,17 +51,24 @@ def face_kinematics(flow: np.ndarray, boxes: np.ndarray, camera: np.ndarray) -> 
         vectors = flow[i, y, x] - similarity_field(camera[i], at - (width / 2, height / 2))
         points = at - boxes[i].reshape(2, 2).mean(axis=0)
         mouth = _in_mouth(at, boxes[i])
-        own = _robust_similarity(points[~mouth], vectors[~mouth])
+        face = _in_ellipse(at, boxes[i]) & ~mouth
+        if not mouth.any() or not face.any():
+            return None
+        own = _robust_similarity(points[face], vectors[face])
         left = np.linalg.norm(vectors - similarity_field(own, points), axis=-1)
-        talking = left[mouth].mean() if mouth.any() else 0.0
-        rows[i] = [*own, talking, left[~mouth].mean(), *camera[i]]
+        rows[i] = [*own, left[mouth].mean(), left[face].mean(), *camera[i]]
     return rows
 
 
 def _in_mouth(points: np.ndarray, box: np.ndarray) -> np.ndarray:
-    corner, sides = box[:2], box[2:] - box[:2]
-    share = (points - corner) / sides
+    share = (points - box[:2]) / (box[2:] - box[:2])
     return np.all((share >= MOUTH[:2]) & (share <= MOUTH[2:]), axis=-1)
+
+
+def _in_ellipse(points: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The corners of a face box show hair and ground."""
+    share = (points - box[:2]) / (box[2:] - box[:2])
+    return np.linalg.norm(2 * share - 1, axis=-1) <= 1
 
 
 def _robust_similarity(points: np.ndarray, vectors: np.ndarray) -> np.ndarray:
