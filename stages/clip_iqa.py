@@ -56,11 +56,11 @@ class ClipIqa:
 
     def setup(self, device: str) -> None:
         """Loads CLIP and encodes the prompts, in float32, once."""
+        path = weights.require(self.weights())["clip-rn50"]
         import torch
         from pyiqa.archs.clip_imports import clip
         from pyiqa.archs.clip_model import build_model, convert_weights
 
-        path = weights.require(self.weights())["clip-rn50"]
         model = build_model(weights.load_state_dict(path)).float().eval().requires_grad_(False).to(device)
         tokens = clip.tokenize([prompt for pair in PROMPTS for prompt in pair]).to(device)
         with torch.inference_mode():

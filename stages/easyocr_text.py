@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -26,6 +26,8 @@ class EasyOcrParams(base.Params):
 
     detect_batch: frames that go through the detector together; each takes about 0.5 GB there.
     """
+
+    operational: ClassVar[frozenset[str]] = frozenset({"detect_batch"})
 
     frames: int = Field(3, ge=1)
     script: Literal["en", "latin", "ch_sim"] = "en"
@@ -54,6 +56,7 @@ class EasyOcr:
 
     def setup(self, device: str) -> None:
         """Builds EasyOCR's reader without its downloads and gives it the two networks."""
+        found = weights.require(self.weights())
         import torch
         from easyocr import Reader
         from easyocr.craft import CRAFT
@@ -61,7 +64,6 @@ class EasyOcr:
         from easyocr.model.vgg_model import Model
         from easyocr.utils import CTCLabelConverter
 
-        found = weights.require(self.weights())
         detector, recogniser = (weights.load_state_dict(path) for path in found.values())
         with tempfile.TemporaryDirectory() as folder:
             reader = Reader(

@@ -13,15 +13,17 @@ import numpy as np
 
 from manifests.schema import fields
 from stages import base, weights
-from stages.base import ClipError, Measured, Sample, Stage
+from stages.base import ClipError, Measured, Needs, Sample, Stage
 from stages.frames import FrameSpec
 
 MARGIN = 0.25  # of the box's longer side, kept around it on each side: hair and chin belong to a face's looks
 
 
 class NoEmbedding:
-    """Measures nothing."""
+    """Measures nothing, and needs nothing for it."""
 
+    needs: Needs = "columns"
+    reads: tuple[str, ...] = ()
     Params: type[base.Params] = base.Params
 
     def __init__(self, params: base.Params, spec: FrameSpec) -> None: ...
@@ -72,11 +74,11 @@ class OpenClip:
 
     def setup(self, device: str) -> None:
         """Loads the model; only its image encoder is kept."""
+        (path,) = weights.require(self.weights()).values()
         import torch
         from open_clip import image_transform
         from open_clip.model import build_model_from_openai_state_dict
 
-        (path,) = weights.require(self.weights()).values()
         half = self.params.precision == "float16" or (self.params.precision == "auto" and device != "cpu")
         self.dtype = torch.float16 if half else torch.float32
         model = build_model_from_openai_state_dict(weights.load_state_dict(path))  # float16, as published

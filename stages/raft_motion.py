@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ class RaftParams(base.Params):
     precision: float16 in the convolutions; auto takes it on a GPU and float32 on a CPU. compile: torch.compile.
     max_pairs: frame pairs that go through the model together; bounds the memory.
     """
+
+    operational: ClassVar[frozenset[str]] = frozenset({"max_pairs"})
 
     model: Literal["raft_large", "raft_small"] = "raft_large"
     updates: int = Field(12, ge=1, le=64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages import caption, crop, face, header, motion, quality, text
+from stages import caption, crop, embedding, face, header, motion, quality, text
 from stages.base import Stage
 
 STAGES: tuple[Stage, ...] = (
@@ -12,6 +12,7 @@ STAGES: tuple[Stage, ...] = (
     text.STAGE,
     face.STAGE,
     crop.STAGE,
+    embedding.STAGE,
     motion.STAGE,
     caption.STAGE,
 )
