@@ -41,7 +41,7 @@ class MotionCharacterPipeline(AnimateDiffPipeline):
     def conditions(
         self, face: Tensor, reference: Tensor, reference_warp: Tensor, action: str, m: float, guidance: float
     ) -> list[Tensor]:
-        """`ip_adapter_image_embeds` of one video; (3, S, S), (3, S, S), (2, 3): see training.data.Sample.
+        """`ip_adapter_image_embeds` of one video; (3, S, S), (3, S, S), (2, 3): see training.batch.Sample.
 
         action: A, may be "". m: M. With guidance > 1 the other branch comes first: no I, no A, and the same M.
         The stock pipeline hands the same ones to all prompts of a call, so a call makes videos of one I, A and M.

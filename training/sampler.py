@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from flows.dis import PRESETS, dis_flow
-from flows.intensity import magnitude, motion_intensity
+from flows.intensity import foreground, magnitude, motion_intensity
 from manifests.shards import whole
 from stages.base import ClipError
 from stages.crop import place
 from stages.decode import Decoder
-from stages.face import Detection, Dlib, DlibParams
+from stages.detection import Detection
+from stages.face import Dlib, DlibParams
 from stages.frames import FrameSpec
 from training.components import SCRATCH
 from training.data import as_tensor, face_warp, resized
@@ -36,6 +39,7 @@ class Sampler:
         self.pipeline = MotionCharacterPipeline.of(framework)
         self.config = framework.config
         self.spec = FrameSpec(**self.checkpoint.config()["frames"])
+        self._references: dict[Path, tuple[Tensor, Tensor, Tensor]] = {}
         self.detector = face_detector(detector or ("dlib" if self.config.base == SCRATCH else "insightface"), device)
 
     def write(self, request: Request, out: Path) -> Path:
@@ -46,33 +50,15 @@ class Sampler:
         record = out / f"{request.name()}.json"
         if record.exists():
             return record
-        config = self.config
-        guidance, steps = request.guidance or config.guidance, request.steps or config.sample_steps
-        lambda_ = config.lambda_ if request.lambda_ is None else request.lambda_
-        alpha = config.alpha if request.alpha is None else request.alpha
-        set_scales(self.pipeline.unet, lambda_, alpha)
-        face, reference, warp = self.reference(request.image)
-        video = self.pipeline.animate(
-            face,
-            reference,
-            warp,
-            request.prompt,
-            request.action,
-            request.intensity,
-            frames=self.spec.count,
-            seed=request.seed,
-            guidance=guidance,
-            steps=steps,
-            negative_prompt=request.negative_prompt,
-        )
-        frames = as_frames(video)
+        used = self.settings(request)
+        frames = as_frames(self.make(request))
         fps = self.fps()
         write_mp4(out / f"{request.name()}.mp4", frames, fps)
         write_pictures(out / request.name(), frames, float(fps))
         about = {
             "request": request.model_dump(mode="json", by_alias=True),
-            "used": {"guidance": guidance, "steps": steps, "lambda": lambda_, "alpha": alpha},
-            "measured_intensity": measured_intensity(frames, self.spec.size),
+            "used": used,
+            "measured_intensity": measured_flow(frames, self.spec.size).intensity,
             "fps": float(fps),
             "checkpoint": str(self.checkpoint.folder.resolve()),
             "trained": self.checkpoint.config(),
@@ -82,6 +68,35 @@ class Sampler:
             temporary.write_text(json.dumps(about, indent=1, sort_keys=True))
         return record
 
+    def settings(self, request: Request) -> dict[str, float]:
+        """How the request is sampled: its own settings, else the config's."""
+        config = self.config
+        return {
+            "guidance": request.guidance or config.guidance,
+            "steps": request.steps or config.sample_steps,
+            "lambda": config.lambda_ if request.lambda_ is None else request.lambda_,
+            "alpha": config.alpha if request.alpha is None else request.alpha,
+        }
+
+    def make(self, request: Request) -> Tensor:
+        """The video (N, 3, S, S), 0..1. Raises ValueError as `write` does."""
+        used = self.settings(request)
+        set_scales(self.pipeline.unet, used["lambda"], used["alpha"])
+        face, reference, warp = self.reference(request.image)
+        return self.pipeline.animate(
+            face,
+            reference,
+            warp,
+            request.prompt,
+            request.action,
+            request.intensity,
+            frames=self.spec.count,
+            seed=request.seed,
+            guidance=used["guidance"],
+            steps=int(used["steps"]),
+            negative_prompt=request.negative_prompt,
+        )
+
     def fps(self) -> Fraction:
         """Rate of the grid; with a stride it depends on the file, and most have 30 frames per second."""
         if self.spec.stride is not None:
@@ -89,12 +104,17 @@ class Sampler:
         return Fraction(self.spec.fps).limit_denominator(1000)
 
     def reference(self, image: Path) -> tuple[Tensor, Tensor, Tensor]:
-        """Face on plain ground (3, S, S), the square around it (3, S, S), its warp (2, 3): see training.data.Sample."""
-        frame = read_picture(image)
-        found = self.detector.detect(frame)
-        if len(found) != 1:
-            raise ValueError(f"{image}: {len(found) or 'no'} faces found, exactly one is needed")
-        return prepared(frame, found[0], self.config.size)
+        """Face on plain ground (3, S, S), the square around it (3, S, S), its warp (2, 3), as in training.batch.Sample.
+
+        Raises ValueError when the image cannot be read or does not show exactly one face.
+        """
+        if image not in self._references:
+            frame = read_picture(image)
+            found = self.detector.detect(frame)
+            if len(found) != 1:
+                raise ValueError(f"{image}: {len(found) or 'no'} faces found, exactly one is needed")
+            self._references[image] = prepared(frame, found[0], self.config.size)
+        return self._references[image]
 
 
 def face_detector(name: str, device: str) -> Any:
@@ -143,12 +163,29 @@ def as_frames(video: Tensor) -> np.ndarray:
     return (video.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def measured_intensity(frames: np.ndarray, size: int) -> float:
-    """M of Eq. 7 by the pipeline's DIS flow on the frames (N, S, S, 3) scaled to the grid's size; not capped."""
+@dataclass(frozen=True)
+class MeasuredFlow:
+    """intensity: M of Eq. 7, not capped. moved: mean flow (x, y) of the foreground. Pixels of the grid per step."""
+
+    intensity: float
+    moved: tuple[float, float]
+
+
+def measured_flow(frames: np.ndarray, size: int) -> MeasuredFlow:
+    """By the pipeline's own DIS flow, on uint8 RGB frames (N, S, S, 3) scaled to the grid's size."""
     import cv2
 
     grid = np.stack([cv2.resize(f, (size, size), interpolation=cv2.INTER_CUBIC) for f in frames])
-    return motion_intensity(magnitude(dis_flow(grid, PRESETS["medium"])))
+    flow = dis_flow(grid, PRESETS["medium"])
+    magnitudes = magnitude(flow)
+    x, y = flow[foreground(magnitudes)].mean(axis=0)
+    return MeasuredFlow(motion_intensity(magnitudes), (float(x), float(y)))
+
+
+@torch.no_grad()
+def face_embedding(pipeline: MotionCharacterPipeline, frame: Tensor, warp: Tensor) -> np.ndarray:
+    """phi, unit length, (d,), of a frame (3, S, S), -1..1, aligned by a warp (2, 3)."""
+    return torch.nn.functional.normalize(pipeline.framework.arcface(frame[None], warp[None]))[0].numpy()
 
 
 def write_mp4(path: Path, frames: np.ndarray, fps: Fraction) -> None:

@@ -115,7 +115,7 @@ def test_names_tell_requests_apart() -> None:
 def test_a_stock_animatediff_pipeline_runs_the_result(trained: Path) -> None:
     from diffusers import AnimateDiffPipeline
 
-    from stages.face import Detection
+    from stages.detection import Detection
     from training import load_pipeline
     from training.sampler import prepared
 
@@ -141,7 +141,7 @@ def test_a_stock_animatediff_pipeline_runs_the_result(trained: Path) -> None:
 
 
 def test_guidance_keeps_m_in_both_branches_and_drops_the_rest_in_the_first(trained: Path) -> None:
-    from stages.face import Detection
+    from stages.detection import Detection
     from training import load_pipeline
     from training.sampler import prepared
 
