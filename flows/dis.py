@@ -39,8 +39,7 @@ def dis_flow(images: np.ndarray, settings: DisSettings) -> np.ndarray:
     images: uint8 RGB (N, h, w, 3). Returns float32 (N-1, h, w, 2), (x, y) in px: what is at (x, y) in frame i is at
     (x, y) + flow[i, y, x] in frame i + 1.
 
-    DIS cuts a picture into as many stripes as OpenCV has threads, and its result depends on that, so it runs on one;
-    the object remembers scales of the last size it saw, so each clip gets its own.
+    On one thread, since clips are measured side by side; the result is the same for any number.
     """
     import cv2
 

@@ -43,5 +43,5 @@ def capped(intensity: float, cap: float = CAP) -> float:
 
 
 def _means(magnitudes: np.ndarray) -> np.ndarray:
-    """tau, float64 (N-1, 1, 1): in double precision, or the mean of a uniform pair would fall beside its value."""
+    """tau, float64 (N-1, 1, 1)."""
     return magnitudes.mean(axis=(1, 2), dtype=np.float64, keepdims=True)
