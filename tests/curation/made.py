@@ -40,6 +40,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "frame_boxes": BOXES,
     },
     "crop": {"crop": [0.0, 0.0, 512.0, 512.0], "face_in_crop": 1.0, "face_boxes": BOXES},
+    "embedding": {},
     "motion": {
         "motion_intensity": 5.0,
         "camera_motion": 0.1,

@@ -11,7 +11,7 @@ STAGES = list(GOOD)
 
 
 def two_groups(**second: Any) -> dict[str, Any]:
-    return {"groups": [{"stages": STAGES[:6], "cpus": 1}, {"stages": STAGES[6:], "cpus": 1, **second}]}
+    return {"groups": [{"stages": STAGES[:7], "cpus": 1}, {"stages": STAGES[7:], "cpus": 1, **second}]}
 
 
 def test_one_group_with_an_actor_a_core(tmp_path: Path) -> None:

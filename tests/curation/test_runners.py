@@ -185,12 +185,13 @@ def test_resuming_measures_only_what_is_lacking(tmp_path: Path) -> None:
     assert measured("--limit", "1") == dict.fromkeys(GOOD, 1)
     before = shards(tmp_path / "out")
     assert len(before) == 3
-    second = {"header": 2, "decode": 2, "quality": 2, "text": 1, "face": 1, "crop": 1, "motion": 1, "caption": 1}
+    second = {"header": 2, "decode": 2, "quality": 2, "text": 1, "face": 1, "crop": 1}
+    second |= {"embedding": 1, "motion": 1, "caption": 1}
     assert measured() == second
     assert measured() == {}
     assert measured("--retry-failed") == {"quality": 1}
     # A threshold measures nothing; an engine's parameters measure its stage and those that read it.
     assert measured(thresholds={"min_quality": 0.6}) == {}
-    assert measured(frames={"crop": "center"}) == {"crop": 2, "motion": 2, "caption": 2}
+    assert measured(frames={"crop": "center"}) == {"crop": 2, "embedding": 2, "motion": 2, "caption": 2}
     (tmp_path / "clips" / "a-1.mp4").touch()
     assert measured() == dict.fromkeys(GOOD, 1)
