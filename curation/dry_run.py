@@ -6,9 +6,10 @@ import os
 from collections import Counter
 
 from curation.config import Config
-from curation.fingerprint import describe_engines
+from curation.fingerprint import build_engine, describe_engines
 from curation.placement import describe, plan_groups
 from curation.run import list_clips
+from stages import weights
 
 
 def dry_run(config: Config, limit: int | None) -> int:
@@ -30,6 +31,11 @@ def dry_run(config: Config, limit: int | None) -> int:
     for stage, chosen in config.stage_table():
         rules = [f"{r.reason}: {r.column} {r.op} {r.limit(config.thresholds):g}" for r in stage.rules]
         print(f"{stage.name:<10}{chosen.engine:<12}{described[stage.name]['fingerprint']:<18}{'; '.join(rules)}")
+    needed = weights.needed(build_engine(stage, chosen, config) for stage, chosen in config.stage_table())
+    if needed:
+        print("\nmodel files:")
+    for name in needed:
+        print(f"  {name}: {weights.find(name) or weights.how_to_get(name)}")
     cpus, gpus, where = _resources()
     print(f"\nplacement on {where} with {cpus:g} CPUs and {gpus:g} GPUs:")
     for line in describe(plan_groups(config, cpus, gpus)):

@@ -18,8 +18,9 @@ from typing import Any
 from curation.config import Config
 from curation.config_file import load
 from curation.errors import ConfigError, Stopped
-from curation.fingerprint import describe_engines
+from curation.fingerprint import build_engine, describe_engines
 from curation.sources import list_folder
+from stages import weights
 from stages.clip import Clip
 
 SUMMARY = "summary.json"
@@ -50,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = load(args.config, tuple(args.set), args.output)
         refuse_temporary_paths(config)
+        require_weights(config, args.dry_run)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -75,6 +77,21 @@ def refuse_temporary_paths(config: Config) -> None:
     for key, path in [("output", config.output), *((f"source {s.name}", s.root) for s in config.sources)]:
         if "/runtime_resources/" in path:
             raise ConfigError(f"{key}: {path} lies in Ray's temporary working directory; give an absolute path")
+
+
+def require_weights(config: Config, look_only: bool) -> None:
+    """Refuse to start without the libraries and model files of the chosen engines.
+
+    With `look_only` missing files are left for `--dry-run` to list.
+    """
+    try:
+        engines = [build_engine(stage, chosen, config) for stage, chosen in config.stage_table()]
+        for engine in engines:
+            engine.version()
+        if not look_only:
+            weights.require(weights.needed(engines))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def list_clips(config: Config, limit: int | None, ignored: Counter[str]) -> Iterator[Clip]:
