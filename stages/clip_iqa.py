@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
@@ -52,7 +51,7 @@ class ClipIqa:
 
     def version(self) -> str:
         """Versions of pyiqa and torch, and the hash of the weights."""
-        return f"pyiqa {version('pyiqa')} torch {version('torch')} {weights.version(self.weights())}"
+        return weights.version(self.weights(), "pyiqa", "torch")
 
     def setup(self, device: str) -> None:
         """Loads CLIP and encodes the prompts, in float32, once."""

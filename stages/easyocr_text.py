@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -51,8 +50,7 @@ class EasyOcr:
 
     def version(self) -> str:
         """Versions of easyocr, torch and opencv, and the hashes of the weights."""
-        names = ("easyocr", "torch", "opencv-python-headless")
-        return " ".join([*(f"{name} {version(name)}" for name in names), weights.version(self.weights())])
+        return weights.version(self.weights(), "easyocr", "torch", "opencv-python-headless")
 
     def setup(self, device: str) -> None:
         """Builds EasyOCR's reader without its downloads and gives it the two networks."""

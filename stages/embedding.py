@@ -6,7 +6,6 @@ By CLIP's image encoder (Radford et al. 2021, arXiv 2103.00020) through open_cli
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
@@ -69,8 +68,7 @@ class OpenClip:
 
     def version(self) -> str:
         """Versions of open_clip and torch, and the hash of the weights."""
-        versions = f"open_clip {version('open_clip_torch')} torch {version('torch')}"
-        return f"{versions} {weights.version(self.weights())}"
+        return weights.version(self.weights(), "open_clip_torch", "torch")
 
     def setup(self, device: str) -> None:
         """Loads the model; only its image encoder is kept."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +44,8 @@ class InsightFace:
 
     def version(self) -> str:
         """Versions of insightface and onnxruntime, and the hashes of the weights."""
-        return f"insightface {version('insightface')} {_runtime()} {weights.version(self.weights())}"
+        runtimes = {d.name for d in distributions()} & {"onnxruntime", "onnxruntime-gpu"}  # two builds of one library
+        return weights.version(self.weights(), "insightface", *(sorted(runtimes) or ["onnxruntime"]))
 
     def setup(self, device: str) -> None:
         """Loads the detector and, where there is one, the recogniser."""
@@ -90,16 +91,6 @@ class InsightFace:
         ]
         vectors = self.recogniser.get_feat(aligned)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def _runtime() -> str:
-    """The installed onnxruntime; the build for GPUs is a package of another name."""
-    for name in ("onnxruntime-gpu", "onnxruntime"):
-        try:
-            return f"{name} {version(name)}"
-        except PackageNotFoundError:
-            continue
-    raise ValueError("neither onnxruntime nor onnxruntime-gpu is installed")
 
 
 def _load(path: Path, device: str) -> Any:

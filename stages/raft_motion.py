@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -49,8 +48,7 @@ class RaftMotion:
 
     def version(self) -> str:
         """Versions of torch and torchvision, and the hash of the weights."""
-        versions = f"torchvision {version('torchvision')} torch {version('torch')}"
-        return f"{versions} {weights.version(self.weights())} columns {COLUMNS_VERSION}"
+        return f"{weights.version(self.weights(), 'torchvision', 'torch')} columns {COLUMNS_VERSION}"
 
     def setup(self, device: str) -> None:
         """Loads the model."""

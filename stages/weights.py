@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -220,9 +221,17 @@ def digest(path: Path) -> str:
     return _digest(str(path), stat.st_size, stat.st_mtime_ns)
 
 
-def version(names: Iterable[str]) -> str:
-    """The hashes of these model files, for an engine's version; "missing" for one that lies nowhere."""
+def version(names: Iterable[str], *packages: str) -> str:
+    """Versions of these packages and hashes of these model files, for an engine's version.
+
+    A file that lies nowhere stands as "missing". Raises ValueError for a package that is not installed.
+    """
     parts = []
+    for package in packages:
+        try:
+            parts.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            raise ValueError(f"{package} is not installed: pip install 'human-motion[paper]'") from None
     for name in names:
         path = find(name)
         parts.append(f"{name}={'missing' if path is None else digest(path)[:16]}")
