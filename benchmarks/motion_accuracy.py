@@ -5,6 +5,7 @@
 Each clip is rendered, encoded, decoded and measured as the pipeline does it; the true M is the formula on the true flow
 between the very frames that were decoded. `speed` is px of the 512 grid per 1/4 s along the path of the motion (of a
 nod, a shake or talking the mean over a period), so that M itself is another number wherever not everything moves alike.
+Errors where the true M is above 20 stand in brackets: it is capped there, and they do not count.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ import numpy as np
 from benchmarks.machine import keep
 from examples.rendering import render, write_video
 from flows.dis import PRESETS, dis_flow
-from flows.intensity import magnitude, motion_intensity
+from flows.intensity import CAP, magnitude, motion_intensity
 from stages.decode import Decoder
 from stages.frames import FrameSpec
 
 # The person, the head or the camera moves: what the accuracy is stated for.
-RIGID = ("right", "left", "down", "up", "nearer", "tilt_right", "pan_left", "pan_right")
+RIGID = ("right", "up", "down", "nearer", "tilt_right", "pan_left")
 # A part of the face moves and its surroundings give way: reported beside.
 PARTS = ("nod", "shake", "talk")
 SPEEDS = (1, 2, 3, 5, 8, 12, 15)
 ENCODING = {"preset": "veryfast", "crf": "18"}
 
 
-def measure(decoder: Decoder, folder: Path, motion: str, speed: float, preset: str, fps: float = 25) -> dict[str, Any]:
+def measure(decoder: Decoder, folder: Path, motion: str, speed: float, preset: str, fps: float = 20) -> dict[str, Any]:
     """One clip: its true and its measured M in px, the error in percent, and CPU seconds of the flow."""
     clip = render(motion, speed, fps=fps)
     path = folder / f"{motion}_{speed}_{fps}.mp4"
@@ -57,18 +58,20 @@ def measure(decoder: Decoder, folder: Path, motion: str, speed: float, preset: s
 
 def table(rows: Sequence[dict[str, Any]], motions: Sequence[str], speeds: Sequence[float]) -> str:
     """Errors in percent per motion and speed, and the median and largest of their sizes per speed."""
-    errors = {(row["motion"], row["speed"]): row["error"] for row in rows}
+    cells = {(row["motion"], row["speed"]): f"{row['error']:+.1f}" for row in rows}
+    cells |= {(row["motion"], row["speed"]): f"({row['error']:+.1f})" for row in rows if row["true"] > CAP}
     lines = ["| error of M, % | " + " | ".join(f"{s:g} px" for s in speeds) + " |", "|---" * (len(speeds) + 1) + "|"]
-    lines += [f"| {m} | " + " | ".join(f"{errors[m, s]:+.1f}" for s in speeds) + " |" for m in motions]
-    for name, reduce in (("median size", np.median), ("largest size", np.max)):
-        sizes = [reduce([abs(errors[m, s]) for m in motions]) for s in speeds]
-        lines.append(f"| {name} | " + " | ".join(f"{size:.1f}" for size in sizes) + " |")
+    lines += [f"| {m} | " + " | ".join(cells[m, s] for s in speeds) + " |" for m in motions]
+    per_speed = [summary([row for row in rows if row["speed"] == s]) for s in speeds]
+    for name in ("median_size", "largest_size"):
+        lines.append(f"| {name} | " + " | ".join(f"{figures[name]:.1f}" for figures in per_speed) + " |")
     return "\n".join(lines)
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Over all rows: median and largest size of the error and its median, %; median CPU seconds of a clip's flow."""
-    errors = np.array([row["error"] for row in rows])
+    """Over the rows whose true M is not capped: median and largest size of the error and its median, %; median CPU
+    seconds of a clip's flow."""
+    errors = np.array([row["error"] for row in rows if row["true"] <= CAP])
     return {
         "median_size": round(float(np.median(np.abs(errors))), 2),
         "largest_size": round(float(np.abs(errors).max()), 2),

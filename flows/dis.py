@@ -23,13 +23,14 @@ class DisSettings:
 
 
 # ultrafast, fast and medium are OpenCV's own. On a plain wall under H.264 each descent step lets more patches run away,
-# far beyond the real motion: a pan of 1 px then measures as 1.6. So portrait takes the fewest steps per scale and
-# leaves the rest to the refinement; it costs what medium does. Figures: benchmarks/motion_accuracy.py.
+# far beyond the real motion: a pan of 1 px then measures as 1.6. So portrait takes few steps per scale (with
+# fewer still, M above 20 comes out too low) and leaves the rest to the refinement; it costs a fifth more than medium.
+# Figures: benchmarks/motion_accuracy.py.
 PRESETS: dict[str, DisSettings] = {
     "ultrafast": DisSettings(2, 4, 12, 0),
     "fast": DisSettings(2, 4, 16, 5),
     "medium": DisSettings(1, 3, 25, 5),
-    "portrait": DisSettings(1, 3, 2, 10),
+    "portrait": DisSettings(1, 3, 4, 12),
 }
 
 

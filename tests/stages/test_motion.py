@@ -196,7 +196,7 @@ def test_rules() -> None:
 
 @pytest.mark.parametrize(("motion", "speed"), [("pan_left", 1), ("tilt_right", 1), ("nearer", 2), ("down", 8)])
 def test_m_through_h264(decoder: Decoder, tmp_path: Path, motion: str, speed: float) -> None:
-    assert abs(measure(decoder, tmp_path, motion, speed, "portrait", FPS)["error"]) < 10
+    assert abs(measure(decoder, tmp_path, motion, speed, "portrait")["error"]) < 10
 
 
 @pytest.mark.slow
