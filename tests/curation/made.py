@@ -98,7 +98,7 @@ def random_changes(rng: random.Random) -> dict[str, dict[str, Any]]:
     changes: dict[str, dict[str, Any]] = {
         "header": {"short_side": rng.choice([480, 512, 720]), "file_duration_s": rng.choice([3.0, 3.75, 9.0])},
         "quality": {"quality_score": rng.choice([0.1, 0.3, 0.9])},
-        "text": {"text_area": rng.choice([0.0, 0.01, 0.011, 0.5])},
+        "text": {"text_area": rng.choice([0.0, 0.02, 0.021, 0.5])},
         "face": {"face_count": rng.choice([0, 1, 2]), "face_score": rng.choice([0.2, 1.5])},
         "motion": {"motion_intensity": rng.uniform(0, 60), "camera_motion": rng.uniform(0, 9)},
     }

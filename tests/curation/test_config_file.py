@@ -31,7 +31,7 @@ def test_paths_are_relative_to_the_file_and_the_profile_fills_the_rest(tmp_path:
     assert config.sources[0].root == str(tmp_path / "clips")
     assert config.thresholds["min_side"] == 512
     assert config.thresholds["min_duration_s"] == 3.75
-    assert config.thresholds["max_text_area"] == 0.01
+    assert config.thresholds["max_text_area"] == 0.02
     assert [c.engine for c in config.stages if c.stage in ("face", "motion")] == ["dlib", "dis"]
 
 

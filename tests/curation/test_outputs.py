@@ -66,7 +66,7 @@ def test_rejected_rows_say_why_and_hide_what_later_stages_measured(tmp_path: Pat
     assert read_manifest(made.output / "rejected").schema.names == rejected_schema().names
     text = rows["text.mp4"]
     assert (text["status"], text["stage"], text["reason"]) == ("rejected", "text", "text_overlay")
-    assert (text["value"], text["threshold"], text["error"]) == (0.25, 0.01, None)
+    assert (text["value"], text["threshold"], text["error"]) == (0.25, 0.02, None)
     assert text["quality_score"] == 0.5
     assert text["text_area"] == 0.25
     assert all(text[c] is None for c in ("face_count", "crop", "motion_intensity", "caption", "sample_weight"))
