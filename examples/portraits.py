@@ -31,7 +31,7 @@ GOOD: dict[str, tuple[str, float]] = {
     "talk.mp4": ("talk", 6),
     "shake.mp4": ("shake", 4),
     "nod.mp4": ("nod", 4),
-    "tilt_right.mp4": ("tilt_right", 1.8),
+    "tilt_right.mp4": ("tilt_right", 1.5),
     "tilt_left.mp4": ("tilt_left", 1.2),
     "farther.mp4": ("farther", 2),
     "nearer.mp4": ("nearer", 4),
@@ -72,9 +72,8 @@ def _burn_in(frame: np.ndarray) -> np.ndarray:
 
 
 def _beside_mirrored(frame: np.ndarray) -> np.ndarray:
-    """The middle half of the frame and its mirror image side by side: two people."""
-    half = frame[:, frame.shape[1] // 4 : 3 * frame.shape[1] // 4]
-    return np.hstack([half, half[:, ::-1]])
+    """The frame and its mirror image side by side: two people."""
+    return np.hstack([frame, frame[:, ::-1]])
 
 
 def write_faulty(path: Path) -> None:

@@ -57,7 +57,7 @@ def said(columns: dict[str, Any]) -> tuple[str, str]:
         ("nearer", 4, "coming closer"),
         ("farther", 3, "moving away"),
         ("nearer", 12, "moving back and forth quickly"),
-        ("tilt_right", 1.8, "tilting the head to the right slightly"),
+        ("tilt_right", 1.6, "tilting the head to the right slightly"),
         ("tilt_left", 1.2, "tilting the head to the left slightly"),
         ("tilt_right", 5, "tilting the head from side to side"),
         ("nod", 3, "nodding slightly"),
