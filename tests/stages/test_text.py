@@ -34,19 +34,31 @@ def box(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
         ([(box(10, 20, 60, 40), "hello", 0.9)] * 3, 50 * 20),
         ([(box(0, 0, 200, 100), "O", 0.99)], 0),
         ([(box(0, 0, 200, 100), "O \n", 0.99)], 0),
-        ([(box(0, 0, 200, 100), "on", 0.59)], 0),
-        ([(box(0, 0, 200, 100), "on", 0.6)], 200 * 100),
-        ([(box(-50, -50, 10, 10), "edge", 0.9)], 10 * 10),
+        ([(box(0, 0, 200, 30), "on", 0.59)], 0),
+        ([(box(0, 0, 200, 30), "on", 0.6)], 200 * 30),
+        ([(box(0, 0, 200, 31), "88", 0.9)], 0),
+        ([(box(-50, -15, 10, 10), "edge", 0.9)], 10 * 10),
     ],
-    ids=["none", "one", "overlap", "same", "one letter", "letter and spaces", "unsure", "just sure", "over the edge"],
+    ids=[
+        "none",
+        "one",
+        "overlap",
+        "same",
+        "one letter",
+        "letter and spaces",
+        "unsure",
+        "just sure",
+        "too tall a line",
+        "over the edge",
+    ],
 )
 def test_area_is_the_union_of_boxes_that_count(readings: list[Reading], pixels: int) -> None:
     assert text_area(readings, (100, 200), 2, 0.6) == pytest.approx(pixels / (100 * 200))
 
 
 def test_area_of_a_tilted_box() -> None:
-    diamond = np.array([[100, 20], [130, 50], [100, 80], [70, 50]])
-    assert text_area([(diamond, "tilted", 1.0)], (100, 200), 2, 0.6) == pytest.approx(1800 / 20000, rel=0.05)
+    diamond = np.array([[100, 30], [120, 50], [100, 70], [80, 50]])
+    assert text_area([(diamond, "tilted", 1.0)], (100, 200), 2, 0.6) == pytest.approx(800 / 20000, rel=0.07)
 
 
 @pytest.fixture(scope="module")
