@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -54,3 +56,18 @@ def test_the_result_does_not_depend_on_threads_or_on_what_came_before(preset: st
 def test_a_still_clip_has_no_motion_at_all(grid: np.ndarray) -> None:
     still = np.repeat(grid[:1], 3, axis=0)
     assert motion_intensity(magnitude(dis_flow(still, PRESETS["portrait"]))) == 0
+
+
+def test_portrait_reaches_strong_motion_with_the_steps_that_it_keeps_for_it() -> None:
+    from dataclasses import replace
+
+    clip = render("zoom_in", 15)
+    grid, times = clip.grid()[6:9], clip.times()[6:9]
+    true = motion_intensity(magnitude(np.stack([clip.true_flow(a, b) for a, b in pairwise(times)])))
+    assert true > 20
+    settings = PRESETS["portrait"]
+    kept, dropped = (
+        motion_intensity(magnitude(dis_flow(grid, s))) for s in (settings, replace(settings, strong_descent=None))
+    )
+    assert kept == pytest.approx(true, rel=0.08)
+    assert dropped < kept
