@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.config import Config
+from curation.identity import identities
 from curation.resample import Weights, bin_weights
 from curation.verdicts import Measurements, Outcome
 from manifests.schema import DECIDED, SCHEMA_VERSION, VERDICT, manifest_schema, rejected_schema
@@ -60,6 +61,11 @@ def write_outputs(config: Config, engines: Mapping[str, Any], measurements: Meas
     by_code = measurements.outcomes
     kept = [code for code, outcome in enumerate(by_code) if outcome.status == "kept"]
     columns = _columns(config, measurements, decision.weights)
+    faces = f"FROM verdicts WHERE code IN ({_list(kept)}) AND face_embedding IS NOT NULL"
+    if measurements.rows(f"SELECT 1 {faces} LIMIT 1"):
+        ordered = measurements.batches(f"SELECT clip_id, face_embedding {faces} ORDER BY clip_id")
+        measurements.add("identities", identities(ordered))
+        columns["identity"] = "(SELECT i.identity FROM identities i WHERE i.clip_id = verdicts.clip_id)"
     for folder, schema, where in (
         ("manifests", manifest_schema(), f"code IN ({_list(kept)})"),
         ("rejected", rejected_schema(), f"code NOT IN ({_list(kept)})"),

@@ -33,7 +33,7 @@ PROFILES: dict[str, dict[str, str]] = {
 COMMON_THRESHOLDS: dict[str, float] = {
     "min_side": 512,
     "max_faces": 1,
-    "min_face_similarity": 0.2,  # ArcFace: two people are mostly below it, one in two poses above
+    "min_face_similarity": 0.2,  # ArcFace cosine; our choice, not calibrated
     "min_face_in_crop": 0.9,
     "min_motion_intensity": 0.0,
     "max_camera_motion": math.inf,

@@ -79,6 +79,10 @@ class Measurements:
         """The result of a large query over `verdicts`, streamed."""
         yield from self._db.cursor().sql(sql).to_arrow_reader(rows)
 
+    def add(self, name: str, added: pa.Table) -> None:
+        """Make a table known to the queries by this name."""
+        self._db.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM added")  # DuckDB finds `added` by name
+
     def _table(self, name: str, files: list[str], schema: pa.Schema) -> None:
         """A view over Parquet files, or an empty table where there are none yet."""
         if files:

@@ -191,3 +191,20 @@ def test_shards_open_with_pandas(tmp_path: Path) -> None:
     assert frame.loc[0, "motion_intensity"] == 5.0
     assert frame["face_count"].dtype.kind == "i"
     assert pq.read_schema(made.output / "manifests" / "part-00000.parquet").field("motion_intensity").metadata[b"unit"]
+
+
+def test_clips_of_the_same_face_share_an_identity(tmp_path: Path) -> None:
+    made = Made(config(tmp_path))
+    faces = {"a": [1.0, 0.0], "b": [0.9, 0.43589], "c": [0.0, 1.0], "d": None, "e": [1.0, 0.0]}
+    clips = {name: clip(f"{name}.mp4") for name in faces}
+    made.listing(clips.values())
+    for name, embedding in faces.items():
+        count = 2 if name == "e" else 1  # rejected, so no identity
+        made.measure(clips[name], face={"face_embedding": embedding, "face_count": count})
+    decide(made)
+    rows = {r["path"][0]: r["identity"] for r in read_manifest(made.output).to_pylist()}
+    assert set(rows) == set("abcd")
+    assert rows["a"] == rows["b"] in (clips["a"].clip_id, clips["b"].clip_id)
+    assert rows["c"] == clips["c"].clip_id
+    assert rows["d"] is None
+    assert rejected(made)["e.mp4"]["identity"] is None
