@@ -23,7 +23,7 @@ from stages.minigpt4 import MiniGPT4
 from stages.openai_caption import OpenAICaption
 
 # In face heights, rolls in radians; motion below these is not spoken of.
-DRIFT = 0.06  # net path of a translation
+DRIFT = 0.09  # net path of a translation
 GROWTH = 0.14  # net or swung change of the logarithm of size
 ROLL = 0.09  # net or swung rotation
 SWING = 0.045  # of a translation back and forth, from one turning point to the next
@@ -39,7 +39,9 @@ MINOR = 1 / 3  # a swing less than this share of the one across it is its by-pro
 # A mouth moves where it moves more than the rest of the face, by some share of its height, and as finely as flow tells.
 MOUTH_OVER_CHEEK, MOUTH, MOUTH_PX = 1.3, 0.01, 1.0
 SMALL_FACE_PX = 80.0  # in a smaller face, flow does not tell the mouth from the rest
-TALK, MOUTHING = 0.5, 0.12  # shares of the steps with a moving mouth
+TALK, MOUTHING = 0.5, 0.18  # shares of the steps with a moving mouth
+
+RESTLESS = 0.01  # half the mean change of motion per step, face heights, of one who moves without going anywhere
 
 WEAK, STRONG = 3.0, 12.0  # grid px per step: intensity that the camera does not explain
 CAMERA = 1.0  # grid px per step from which on the camera moves
@@ -50,9 +52,10 @@ class Track:
     """How a person moves, by what the motion stage measured per pair of grid frames; arrays are float64 (pairs,).
 
     x, y: of the face relative to the camera, or on the screen where the camera is not known, in face heights; screen_x,
-    screen_y: on the screen. grow: relative change of its size. roll: radians, clockwise on screen. mouth, cheek: motion
-    within the mouth region and in the rest of the face, grid px. camera_x, camera_y: grid px; camera_zoom: relative.
-    height: of the face, grid px. whole: the picture shows the whole person.
+    screen_y: on the screen. grow: relative change of its size; grown: the same over all pairs, by its boxes. roll:
+    radians, clockwise on screen. mouth, cheek: motion within the mouth region and in the rest of the face, grid px.
+    camera_x, camera_y: grid px; camera_zoom: relative. height: of the face, grid px. whole: the picture shows the whole
+    person.
     """
 
     x: np.ndarray
@@ -60,6 +63,7 @@ class Track:
     screen_x: np.ndarray
     screen_y: np.ndarray
     grow: np.ndarray
+    grown: float
     roll: np.ndarray
     mouth: np.ndarray
     cheek: np.ndarray
@@ -71,21 +75,30 @@ class Track:
     whole: bool
 
 
-def track(face_motion: Sequence[Sequence[float]], box: Sequence[float], size: int, camera_known: bool) -> Track:
-    """The Track of one clip. face_motion, size: as in `describe`. box: x0, y0, x1, y1 of the face, grid px."""
-    dx, dy, grow, roll, mouth, cheek, cam_x, cam_y, zoom, cam_roll = np.asarray(face_motion, float).T
+def track(
+    face_motion: Sequence[Sequence[float]], face_boxes: Sequence[Sequence[float]], size: int, camera_known: bool
+) -> Track:
+    """The Track of one clip; arguments as in `describe`."""
+    boxes = np.asarray(face_boxes, float)
+    box = np.median(boxes, axis=0)
     face_x, face_y, height = (box[0] + box[2] - size) / 2, (box[1] + box[3] - size) / 2, box[3] - box[1]
+    dx, dy, grow, roll, mouth, cheek, cam_x, cam_y, zoom, cam_roll = np.array(face_motion, float).T
     screen_x = dx + cam_x + zoom * face_x - cam_roll * face_y
     screen_y = dy + cam_y + zoom * face_y + cam_roll * face_x
-    if not camera_known:  # then it is known on some of the pairs at most, which do not go with the others
+    if not camera_known:  # for most pairs; the few others do not go with them
         dx, dy, grow, roll = screen_x, screen_y, grow + zoom, roll + cam_roll
         cam_x = cam_y = zoom = np.zeros_like(dx)
+    elif np.hypot(cam_x, cam_y).mean() >= CAMERA:  # what the face does against a moving ground that is not known
+        for steps in (dx, dy, grow, roll):
+            steps[(cam_x == 0) & (cam_y == 0)] = 0.0
+    grown = _growth(boxes) - float(zoom.sum())
     return Track(
         dx / height,
         dy / height,
         screen_x / height,
         screen_y / height,
         grow,
+        grown,
         roll,
         mouth,
         cheek,
@@ -117,8 +130,8 @@ def describe(
     article = "An" if shot[0] in "aeiou" else "A"
     if kind == "image":
         return f"{article} {shot} picture of a person.", "holding still"
-    if face_motion and box is not None:
-        seen = track(face_motion, box, size, camera_motion is not None)
+    if face_motion and face_boxes and box is not None:
+        seen = track(face_motion, face_boxes, size, camera_motion is not None)
         face_px = float(np.hypot(seen.x, seen.y).mean()) * seen.height
         own = min(motion_intensity, face_px) if camera_motion is None else motion_intensity - camera_motion
         action, camera = act(seen, own), move_camera(seen)
@@ -141,7 +154,9 @@ def act(seen: Track, intensity: float) -> str:
     """The action phrase. intensity: of the person's own motion, grid px per step; it gives the adverb."""
     talk, moves = move_mouth(seen), move_head(seen)
     if not moves:
-        return talk or "holding still"
+        tremble = np.hypot(np.diff(seen.x), np.diff(seen.y)).mean() / 2
+        restless = tremble >= RESTLESS and not camera_moves(seen)
+        return talk or ("moving slightly" if restless else "holding still")
     with_head = any(word in moves[0] for word in ("head", "nodding"))
     slow, fast = ("slightly", "vigorously") if with_head else ("slowly", "quickly")
     adverb = slow if intensity < WEAK else fast if intensity >= STRONG else ""
@@ -162,6 +177,8 @@ def move_head(seen: Track) -> list[str]:
         x = _agreed(net(seen.x, DRIFT), net(seen.screen_x, DRIFT))
         y = _agreed(net(seen.y, DRIFT), net(seen.screen_y, DRIFT))
         grow, roll = net(seen.grow, GROWTH), net(seen.roll, ROLL)
+        if grow * seen.grown <= 0 or abs(seen.grown) < GROWTH / 3:  # a face that turns shrinks on one side
+            grow = 0.0
 
     # A head that tilts swings about the neck, and a body that sways takes the head's tilt with it: say the greater.
     if abs(x) <= NECK * abs(roll):
@@ -210,12 +227,17 @@ def move_camera(seen: Track) -> str:
     zoom = net(seen.camera_zoom, GROWTH)
     if zoom:
         return ", while the camera zooms " + ("in" if zoom > 0 else "out")
-    if np.hypot(seen.camera_x, seen.camera_y).mean() < CAMERA:
+    if not camera_moves(seen):
         return ""
     least = CAMERA * len(seen.camera_x) / 2
     x, y = net(seen.camera_x, least), net(seen.camera_y, least)
     ways = ["up" if y > 0 else "down"] * bool(y) + ["left" if x > 0 else "right"] * bool(x)
     return ", while the camera moves " + (" and ".join(ways) or "about")
+
+
+def camera_moves(seen: Track) -> bool:
+    """Whether the middle of the ground moves."""
+    return float(np.hypot(seen.camera_x, seen.camera_y).mean()) >= CAMERA
 
 
 def net(steps: np.ndarray, limit: float) -> float:
@@ -246,6 +268,13 @@ def swing(steps: np.ndarray, limit: float, turns: int) -> float:
 def _agreed(a: float, b: float) -> float:
     """The smaller of two paths that have the same direction, else 0."""
     return min(a, b, key=abs) if a * b > 0 else 0.0
+
+
+def _growth(boxes: np.ndarray) -> float:
+    """Change of the logarithm of a face's height over its boxes (k, 4), by the means of their halves; 0 for one box."""
+    sizes = np.log(boxes[:, 3] - boxes[:, 1])
+    half = len(sizes) // 2
+    return 2 * float(sizes[-half:].mean() - sizes[:half].mean()) if half else 0.0
 
 
 class Kinematic:
