@@ -98,6 +98,20 @@ def test_sigkill_and_rerun_gives_the_same_weights(run_folder: Path, cache: Path,
     assert same_weights(tmp_path, trained)
 
 
+@pytest.mark.slow
+def test_two_processes_in_bf16_with_accumulation_and_checkpointing(
+    run_folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    settings = ("steps=2", "precision=bf16", "accumulate=2", "gradient_checkpointing=true", "workers=1")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    command += ["-m", "training.fit", *arguments(run_folder, tmp_path, cache, *settings)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
+    assert 0 < json.loads((tmp_path / "fit.json").read_text())["loss"]["l_r"] < 5
+
+
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(
     run_folder: Path, cache: Path, tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,58 @@
+"""Many made-up people: the public-domain portrait varied in shape and colour, before varied walls."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from examples.people import Portrait, astronaut
+
+
+def stranger(seed: int) -> tuple[Portrait, np.ndarray]:
+    """A person and a wall, uint8 RGB (512, 512, 3): the same ones for the same seed."""
+    rng = np.random.default_rng(seed)
+    person = astronaut()
+    hue, saturation, gamma = rng.uniform(0, 180), rng.uniform(0.8, 1.8), rng.uniform(0.7, 1.4)
+    tall, wide = rng.uniform(0.9, 1.1, 2)
+    coloured = replace(person, image=_recoloured(person.image, hue, saturation, gamma))
+    return _stretched(coloured, wide, tall), wall(rng)
+
+
+def wall(rng: np.random.Generator) -> np.ndarray:
+    """Soft blotches of a random colour: enough texture to see, little to mislead flow."""
+    import cv2
+
+    colour = rng.uniform(40, 215, 3)
+    blotches = cv2.GaussianBlur(rng.normal(size=(512, 512)).astype(np.float32), (0, 0), 6)
+    blotches *= 14 / blotches.std()
+    return np.clip(colour + blotches[..., None], 0, 255).astype(np.uint8)
+
+
+def _recoloured(image: np.ndarray, hue: float, saturation: float, gamma: float) -> np.ndarray:
+    import cv2
+
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.float32)
+    hsv[..., 0] = (hsv[..., 0] + hue) % 180
+    hsv[..., 1] = np.clip(hsv[..., 1] * saturation, 0, 255)
+    hsv[..., 2] = 255 * (hsv[..., 2] / 255) ** gamma
+    return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
+
+
+def _stretched(person: Portrait, wide: float, tall: float) -> Portrait:
+    import cv2
+
+    height, width = person.matte.shape
+    size = round(width * wide), round(height * tall)
+
+    def scaled(point: tuple[float, float]) -> tuple[float, float]:
+        return point[0] * size[0] / width, point[1] * size[1] / height
+
+    return Portrait(
+        cv2.resize(person.image, size, interpolation=cv2.INTER_AREA),
+        cv2.resize(person.matte, size, interpolation=cv2.INTER_AREA),
+        face=scaled(person.face),
+        mouth=scaled(person.mouth),
+        head=scaled(person.head),
+        zoom=person.zoom,
+    )
