@@ -1,8 +1,10 @@
-"""The README's `ray job submit` line against a running head node, from another directory."""
+"""The README's lines for a Ray cluster: a head node with a token, and jobs submitted to it from another directory."""
 
+import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,21 +21,39 @@ BIN = Path(sys.executable).parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def submit_line() -> str:
-    """The command as the README gives it."""
-    (line,) = re.findall(r"^ray job submit .*curation\.run.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+def readme_line(start: str) -> str:
+    """The one line of the README that begins so."""
+    (line,) = re.findall(rf"^{start}.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
     return line
 
 
+def submit_line() -> str:
+    return readme_line("ray job submit ")
+
+
 @pytest.fixture(scope="module")
-def head() -> Iterator[dict[str, str]]:
-    """A head node of two CPUs on the README's port; yields the environment to submit from."""
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A head node of two CPUs on free ports, of a user with an empty home; yields the environment to submit from."""
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
     environment.pop("RAY_ADDRESS", None)
-    start = ["ray", "start", "--head", "--port=6399", "--dashboard-port=8265", "--num-cpus=2"]
-    subprocess.run(start, check=True, env=environment, capture_output=True, timeout=300)
+    environment["HOME"] = str(tmp_path_factory.mktemp("home"))
+    mode, value = readme_line("export RAY_AUTH_MODE").removeprefix("export ").split("=")
+    environment[mode] = value
+    port, dashboard = free_ports(2)
+    environment["DASHBOARD"] = f"http://127.0.0.1:{dashboard}"
+    start = f"{readme_line('ray start')} --port={port} --dashboard-port={dashboard} --num-cpus=2"
+    for line in (readme_line("ray get-auth-token"), start):
+        subprocess.run(line.split(), check=True, env=environment, capture_output=True, timeout=300)
     yield environment
     subprocess.run(["ray", "stop", "--force"], check=False, env=environment, capture_output=True, timeout=120)
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 def write_config(folder: Path, output: str, root: str) -> Path:
@@ -49,6 +69,7 @@ def write_config(folder: Path, output: str, root: str) -> Path:
 
 
 def submit(line: str, cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    line = line.replace("http://127.0.0.1:8265", environment["DASHBOARD"])
     return subprocess.run(line.split(), cwd=cwd, env=environment, capture_output=True, text=True, timeout=400)
 
 
