@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +105,11 @@ def test_files_of_the_published_layout_load_strictly(name: str, count: int, tmp_
     del state["feature_encoder.conv.bias"]
     with pytest.raises(ValueError, match=r"feature_encoder\.conv\.bias"):
         Raft(state, name)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_equals_not_compiled() -> None:
+    state, clip = random_state("raft_small"), frames(2, seed=1)
+    plain, compiled = (Raft(state, "raft_small", compile=c).flows([clip])[0] for c in (False, True))
+    np.testing.assert_allclose(compiled, plain, atol=5e-3, rtol=1e-3)
