@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pyarrow import parquet
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -26,6 +29,12 @@ from training.config import FitConfig
 from training.draws import Draw
 from training.faces import Faces, cut_out, view
 
+# What training reads of a manifest; `source_box` may be absent.
+COLUMNS = frozenset(
+    {"clip_id", "source", "path", "kind", "start_s", "duration_s", "grid_size", "crop", "source_box", "face_frames"}
+    | {"face_boxes", "face_landmarks", "motion_intensity", "caption", "action", "flow_path", "sample_weight", "split"}
+    | {"identity"}
+)
 TRIES = 10  # clips tried for one draw before the data set counts as broken
 _SIDES = re.compile(r"\b(left|right)(?=\b|wards?\b)", re.IGNORECASE)
 
@@ -56,7 +65,8 @@ class Manifest:
         """
         files = shards.shards(path)
         metadata = shards.metadata(path)
-        rows = [row for row in shards.read_manifest(path).to_pylist() if row["split"] == split]
+        present = [name for name in parquet.read_schema(files[0]).names if name in COLUMNS]
+        rows = [row for row in shards.read_manifest(path, present).to_pylist() if row["split"] == split]
         digest = hashlib.sha256()
         for file in files:
             digest.update(file.read_bytes())
@@ -64,7 +74,7 @@ class Manifest:
         merged = dict(metadata["roots"]) | dict(roots or {})
         return cls(rows, folder, merged, FrameSpec(**metadata["frames"]), digest.hexdigest())
 
-    @property
+    @cached_property
     def weights(self) -> np.ndarray:
         """`sample_weight` of each row; 1 where the manifest has none."""
         return np.array([1.0 if row["sample_weight"] is None else row["sample_weight"] for row in self.rows])
@@ -91,13 +101,13 @@ class ClipDataset(Dataset[Sample]):
         Raises DataError when `TRIES` clips in a row cannot be read.
         """
         rng = np.random.default_rng([self.config.seed, draw.number])
-        weights = self.manifest.weights
         row, skipped = self.manifest.rows[draw.row], []
         for _ in range(TRIES):
             try:
                 sample = self.load(row, rng)
             except ClipError as error:
                 skipped.append((row["clip_id"], f"{row['source']}/{row['path']}: {error}"))
+                weights = self.manifest.weights
                 row = self.manifest.rows[rng.choice(len(weights), p=weights / weights.sum())]
             else:
                 sample.skipped = skipped
@@ -138,8 +148,10 @@ class ClipDataset(Dataset[Sample]):
 
         The reference face comes from a halfway frame: were it one of those denoised, the model would learn to paste.
         """
-        key = f"{row['clip_id']}-{self.config.size}-{self.manifest.fingerprint[:16]}.npy"
-        path = None if self.cache is None else self.cache / key
+        spec = self.manifest.spec.model_dump(mode="json")
+        key = json.dumps([row["clip_id"], self.config.size, spec, row["start_s"], row["crop"]])
+        name = f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.npy"
+        path = None if self.cache is None else self.cache / name
         if path is not None and path.exists():
             return np.load(path)
         frames = resized(self._decode(row), self.config.size)

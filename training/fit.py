@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         fit(args.manifests, args.output, config, roots, args.cache)
     except ValueError as error:
         return _refuse(error)
-    except DataError as error:
+    except (DataError, OSError) as error:
         print(f"training.fit: {error}", file=sys.stderr)
         return 1
     return 0

@@ -31,7 +31,8 @@ from training.gaps import condition_gaps
 from training.pipeline import load_trained
 from training.previews import previews
 
-POOL = 32  # held-out clips that the gaps are measured on
+POOL_PIXELS = 2**22  # of a frame, over all held-out clips that the gaps are measured on: 16 clips of 512 x 512
+POOL = 32  # clips at most
 # Settings that a resumed run may change: they do not touch the weights, or say when to stop.
 FREE = frozenset(
     {"steps", "workers", "log_every", "gaps_every", "sample_every", "checkpoint_every", "keep_checkpoints"}
@@ -105,7 +106,7 @@ def fit(manifest: str, output: Path, config: FitConfig, roots: dict[str, str], c
     model, optimizer = accelerator.prepare(framework.train(), optimizer)
     ema = {name: tensor.to(accelerator.device) for name, tensor in ema.items()}
     writer = SummaryWriter(str(output / "tensorboard"), purge_step=start) if main else None
-    pool = Pool.of(held_out, config, cache)
+    pool = Pool.of(held_out, config, cache) if main else None
     skips = Skips(config.max_unreadable)
     gaps: dict[str, float] = {}
     losses: dict[str, Tensor] = {}
@@ -136,13 +137,12 @@ def fit(manifest: str, output: Path, config: FitConfig, roots: dict[str, str], c
             for name, value in losses.items():
                 writer.add_scalar(f"loss/{name}", value.item(), done)
             writer.add_scalar("data/unreadable", skips.failed, done)
-        if main and (done % config.gaps_every == 0 or done == config.steps):
+        if writer and pool and (done % config.gaps_every == 0 or done == config.steps):
             gaps = condition_gaps(framework, pool.batch, pool.identities, config.seed, max(2, config.batch))
             echo(f"step {done}: loss gaps " + ", ".join(f"{name} {gap:.3f}" for name, gap in gaps.items()))
             for name, gap in gaps.items():
-                assert writer is not None
                 writer.add_scalar(f"gap/{name}", gap, done)
-        if writer and (done % config.sample_every == 0 or done == config.steps):
+        if writer and pool and (done % config.sample_every == 0 or done == config.steps):
             picture = previews(framework, pool.batch, config)
             writer.add_image("samples", np.moveaxis(picture, 2, 0), done)
         if main and (done % config.checkpoint_every == 0 or done == config.steps):
@@ -201,17 +201,18 @@ def trained_arcface(manifest: Manifest, path: Path, config: FitConfig, cache: Pa
         arcface.network.load_state_dict(load_file(path))
         return arcface
     who = [identity_of(row) for row in manifest.rows]
-    names = sorted(set(who))
+    numbers = {name: i for i, name in enumerate(sorted(set(who)))}
     dataset = ClipDataset(manifest, config.model_copy(update={"identity_frames": 1}), cache)
+
+    labels = {row["clip_id"]: numbers[name] for row, name in zip(manifest.rows, who, strict=True)}
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for draws in BalancedBatches(np.ones(len(who)), batch=16, seed=config.seed):
             samples = [dataset[draw] for draw in draws]
-            labels = {row["clip_id"]: names.index(name) for row, name in zip(manifest.rows, who, strict=True)}
             batch = collate(samples)
             yield batch.reference, batch.reference_warp, torch.tensor([labels[i] for i in batch.clip_id])
 
-    arcface = train_small(batches(), len(names), config.arcface_steps, config.seed)
+    arcface = train_small(batches(), len(numbers), config.arcface_steps, config.seed)
     with whole(path) as temporary:
         save_file(arcface.network.state_dict(), temporary)
     return arcface
@@ -232,7 +233,8 @@ class Pool:
     @classmethod
     def of(cls, manifest: Manifest, config: FitConfig, cache: Path | None) -> Pool:
         """Up to POOL clips, evenly spaced over the manifest."""
-        rows = np.unique(np.linspace(0, len(manifest.rows) - 1, POOL).round().astype(int)).tolist()
+        count = min(POOL, max(2, POOL_PIXELS // config.size**2))
+        rows = np.unique(np.linspace(0, len(manifest.rows) - 1, count).round().astype(int)).tolist()
         dataset = ClipDataset(manifest, config.model_copy(update={"flip": 0.0, "zoom": 1.0}), cache)
         who = {row["clip_id"]: identity_of(row) for row in manifest.rows}
         batch = collate([dataset[Draw(row, row)] for row in rows])
@@ -266,6 +268,8 @@ def resume(
         raise ValueError(f"{found.folder}: was trained with {name}={was}, not {now[name]}; choose another --output")
     if written["dataset"] != manifest.fingerprint:
         raise ValueError(f"{found.folder}: was trained on another manifest; choose another --output")
+    if not (found.folder / "optimizer.pt").exists():
+        raise ValueError(f"{found.folder}: its optimizer.pt was deleted, so it can be sampled from but not resumed")
     load_trained(framework, found.weights())
     for name, tensor in found.weights(ema=True).items():
         ema[name].copy_(tensor)

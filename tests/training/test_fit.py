@@ -134,6 +134,16 @@ def test_resuming_under_another_config_is_refused(
     assert "was trained with lr=0.001, not 0.5; choose another --output" in capsys.readouterr().err
 
 
+def test_a_checkpoint_without_optimizer_is_not_resumed(
+    run_folder: Path, cache: Path, tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(trained, output)
+    (newest(output).folder / "optimizer.pt").unlink()
+    assert main(arguments(run_folder, output, cache)) == 2
+    assert "its optimizer.pt was deleted, so it can be sampled from but not resumed" in capsys.readouterr().err
+
+
 def test_a_finished_run_does_nothing_more(run_folder: Path, cache: Path, trained: Path) -> None:
     before = (trained / "fit.json").read_bytes()
     assert main(arguments(run_folder, trained, cache)) == 0

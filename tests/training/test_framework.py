@@ -124,7 +124,10 @@ def test_dropped_conditions_do_not_reach_the_model(batch: Batch) -> None:
     assert torch.equal(text[0], text[1])
     assert torch.equal(text[0], action[0, 0])  # both are the empty text
     assert torch.equal(m[:, 0], batch.m)  # M stays
-    _, (kept, _, _), _ = framework.condition(batch, Drops(~everything, ~everything, ~everything, everything))
+    nothing = ~everything
+    _, (faceless, _, _), _ = framework.condition(batch, Drops(nothing, everything, nothing, nothing))
+    assert faceless.abs().max() == 0  # the image takes both E_arc and E_clip
+    _, (kept, _, _), _ = framework.condition(batch, Drops(nothing, nothing, nothing, everything))
     assert kept[:, 0, 0].abs().max() > 0
     assert kept[:, 0, 1:].abs().max() == 0  # E_clip dropped, E_arc kept
 
@@ -152,13 +155,19 @@ def test_gaps_of_a_model_that_ignores_action_and_motion_are_exactly_one(batch: B
     assert framework.training
 
 
-def test_gaps_see_a_condition_that_the_model_uses(batch: Batch) -> None:
-    framework = make("motion_tokens=2").train()
-    optimizer = torch.optim.Adam(framework.trainable().values(), lr=1e-2)
-    for _ in range(20):
-        losses = framework(batch, fixed_noise(framework, batch, [300, 600, 800, 999]))
-        optimizer.zero_grad()
-        losses.l_r.backward()
-        optimizer.step()
-    gaps = condition_gaps(framework, batch, batch.clip_id, seed=0, chunk=4)
-    assert gaps["identity"] > 1.02
+def test_a_gap_is_the_loss_with_the_wrong_condition_over_the_loss_with_the_true_one(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    framework = make()
+
+    def uses_m_alone(z_t: torch.Tensor, t: torch.Tensor, text: torch.Tensor, c: list[torch.Tensor]) -> torch.Tensor:
+        error = 1 + (c[2][:, 0] - batch.m).abs()
+        return torch.ones_like(z_t) * error.view(-1, 1, 1, 1, 1)
+
+    monkeypatch.setattr(framework, "predict", uses_m_alone)
+    monkeypatch.setattr(framework, "target", lambda z0, epsilon, t: torch.zeros_like(z0))
+    gaps = condition_gaps(framework, batch, ["a", "b", "c", "d"], seed=0, chunk=4)
+    wrong = batch.m[shuffle(batch.m.tolist())]
+    expected = (1 + (wrong - batch.m).abs()).square().mean().item()
+    assert expected > 2
+    assert gaps == {"identity": 1.0, "text": 1.0, "action": 1.0, "motion": pytest.approx(expected)}
