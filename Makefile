@@ -27,7 +27,7 @@ $(VENV)/core: pyproject.toml requirements.lock | $(UV)
 	touch $@
 
 $(VENV)/dev: pyproject.toml requirements.lock | $(UV)
-	$(UV) pip install --quiet --python $(RUN) --constraint requirements.lock --editable '.[dev]'
+	$(UV) pip install --quiet --python $(RUN) --constraint requirements.lock --editable '.[dev,paper,train]'
 	touch $@ $(VENV)/core
 
 lock: | $(UV)

@@ -1,6 +1,8 @@
 """Both runners on small real files, with fake engines that kill, hang and raise (see fakes.py)."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,7 @@ def test_a_clip_that_kills_its_worker_fails_and_the_others_go_on(
     assert "1 clip" in capsys.readouterr().err.replace("1/1", "1 clip")
 
 
+@pytest.mark.slow
 def test_a_clip_that_hangs_its_worker_fails_and_the_others_go_on(tmp_path: Path, cluster: None) -> None:
     fakes.write_clips(tmp_path / "clips", "a-1.mp4", "hang-2.mp4", "b-3.mp4")
     assert curate(tmp_path, execution={"clip_deadline_s": 20}) == 0
@@ -163,6 +166,19 @@ def test_an_engine_that_cannot_be_set_up_stops_the_run_with_one_line(
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("stopped: ")
     assert line.endswith("the engine of text cannot be set up: OSError: weights are damaged")
+
+
+@pytest.mark.slow
+def test_one_core_is_enough_for_several_pools(tmp_path: Path) -> None:
+    fakes.write_clips(tmp_path / "clips", "a-1.mp4", "b-2.mp4")
+    pools = [{"stages": list(GOOD)[:3]}, {"stages": list(GOOD)[3:7], "batch": 2}, {"stages": list(GOOD)[7:]}]
+    code = (
+        "import ray, tests.curation.fakes as f; from pathlib import Path; from tests.curation.test_runners import curate\n"
+        "ray.init(num_cpus=1, log_to_driver=False, include_dashboard=False, runtime_env=f.RUNTIME_ENV)\n"
+        f"f.install(); raise SystemExit(curate(Path({str(tmp_path)!r}), execution={{'groups': {pools!r}}}))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=fakes.ROOT, check=True, timeout=280)
+    assert ends(tmp_path / "out") == {"a-1.mp4": "kept", "b-2.mp4": "kept"}
 
 
 def test_more_failed_clips_than_allowed_is_exit_code_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
