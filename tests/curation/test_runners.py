@@ -173,7 +173,8 @@ def test_one_core_is_enough_for_several_pools(tmp_path: Path) -> None:
     fakes.write_clips(tmp_path / "clips", "a-1.mp4", "b-2.mp4")
     pools = [{"stages": list(GOOD)[:3]}, {"stages": list(GOOD)[3:7], "batch": 2}, {"stages": list(GOOD)[7:]}]
     code = (
-        "import ray, tests.curation.fakes as f; from pathlib import Path; from tests.curation.test_runners import curate\n"
+        "import ray, tests.curation.fakes as f; from pathlib import Path\n"
+        "from tests.curation.test_runners import curate\n"
         "ray.init(num_cpus=1, log_to_driver=False, include_dashboard=False, runtime_env=f.RUNTIME_ENV)\n"
         f"f.install(); raise SystemExit(curate(Path({str(tmp_path)!r}), execution={{'groups': {pools!r}}}))"
     )
