@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -84,6 +85,10 @@ class Config(Strict):
     resample: Resample
     split: Split
     execution: Execution
+
+    def limits(self) -> dict[str, float | None]:
+        """The thresholds as JSON can hold them: None for one that is infinite, and so rejects nothing."""
+        return {name: value if math.isfinite(value) else None for name, value in self.thresholds.items()}
 
     def stage_table(self) -> list[tuple[Stage, Chosen]]:
         """The stages in order, each with the engine chosen for it."""

@@ -69,7 +69,7 @@ def decide(config: Config) -> None:
     engines = describe_engines(config)
     with Measurements(output, config, engines, "nothing") as measurements:
         decision = write_outputs(config, engines, measurements)
-    summary: dict[str, Any] = {**decision.as_json(), "stages": dict(engines), "thresholds": config.thresholds}
+    summary: dict[str, Any] = {**decision.as_json(), "stages": dict(engines), "thresholds": config.limits()}
     path = output / SUMMARY
     if path.exists():
         summary = {**json.loads(path.read_text(encoding="utf-8")), **summary}

@@ -218,7 +218,7 @@ def _metadata(config: Config, engines: Mapping[str, Any]) -> dict[str, Any]:
         "roots": {source.name: source.root for source in config.sources},
         "profile": config.profile,
         "engines": engines,
-        "thresholds": config.thresholds,
+        "thresholds": config.limits(),
         "frames": config.frames.model_dump(),
         "resample": config.resample.model_dump(),
         "split": config.split.model_dump(),
@@ -228,4 +228,6 @@ def _metadata(config: Config, engines: Mapping[str, Any]) -> dict[str, Any]:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """JSON for people, whole or not at all."""
     with whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )

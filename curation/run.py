@@ -125,7 +125,7 @@ def run(config: Config, runner: str, limit: int | None = None, retry_failed: boo
             name: {**described, **measured["stages"].get(name, {"measured": 0, "seconds": 0.0})}
             for name, described in engines.items()
         },
-        "thresholds": config.thresholds,
+        "thresholds": config.limits(),
         "run": {"runner": runner, "seconds": round(time.monotonic() - started, 3), **measured["run"]},
     }
     for name, step in zip(engines, (s for s in decision.funnel if s["stage"] != "listing"), strict=True):

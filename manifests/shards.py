@@ -42,7 +42,7 @@ def write_shards(
     At least one shard is written, so an empty manifest still has its schema. Each shard appears whole; shards left
     from an earlier, longer manifest are removed. The same rows give the same bytes however they were batched.
     """
-    schema = schema.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    schema = schema.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True, allow_nan=False)})
     written: set[str] = set()
     total = 0
     for index, table in enumerate(_chunks(batches, schema, rows)):
