@@ -1,1 +1,1 @@
-"""Parquet manifests: what their columns mean, and reading and writing their shards. Imports no other package of ours."""
+"""Parquet manifests: what their columns mean, and reading and writing shards. Imports no other package of ours."""

@@ -63,9 +63,7 @@ _ALL = [
     _field("face_landmarks", pa.list_(FACE_LANDMARKS), "frame_landmarks seen through the crop", "grid px"),
     # motion
     _field("motion_intensity", pa.float64(), "M of Eq. 7, uncapped; 0 for an image", "grid px per step", ">=0"),
-    _field(
-        "camera_motion", pa.float64(), "mean length of the camera's part of the flow", "grid px per step", ">=0"
-    ),
+    _field("camera_motion", pa.float64(), "mean length of the camera's part of the flow", "grid px per step", ">=0"),
     _field("face_motion", pa.list_(pa.list_(pa.float32())), "kinematics per frame pair, see flows/kinematics.py"),
     _field("flow_path", pa.string(), "stored foreground flow, relative to the output folder"),
     # caption
@@ -77,9 +75,7 @@ _ALL = [
     # decided over the whole dataset
     _field("motion_intensity_capped", pa.float64(), "M capped (A.5), what the model is conditioned on", "", "0..20"),
     _field("motion_bin", pa.int16(), "bin of M for resampling; null for images", "", ">=0"),
-    _field(
-        "sample_weight", pa.float64(), "expected draws in an epoch of as many draws as clips", "", ">=0"
-    ),
+    _field("sample_weight", pa.float64(), "expected draws in an epoch of as many draws as clips", "", ">=0"),
     _field("identity", pa.string(), "cluster of clips that show the same face; null without face embeddings"),
     _field("split", pa.string(), "by a stable hash of the source file", range_="train|val"),
     # why not kept
