@@ -1,6 +1,6 @@
 """Speed and memory of the trainer: our step against a bare diffusers loop with the same UNet and batch, part by part.
 
-    python benchmarks/train.py [--preset embedded|paper] [--batch N] [--steps N] [--device cuda] [--out FILE]
+    python -m benchmarks.train [--preset embedded|paper] [--batch N] [--steps N] [--device cuda] [--keep]
 
 Random weights, made-up batches of the right shapes. Each line adds one part to the line before it. `paper` is the true
 size of Stable Diffusion 1.5 with AnimateDiff and needs a large GPU.
@@ -9,20 +9,16 @@ size of Stable Diffusion 1.5 with AnimateDiff and needs a large GPU.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import numpy as np
 import torch
 
+from benchmarks.machine import keep
 from training.arcface import ArcFace, SmallIResNet, small_arcface
 from training.batch import Batch
 from training.components import Components, PixelVAE, noise_schedule, small_tokenizer, small_unet
@@ -204,7 +200,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--manifest", help="a run's output folder: measures the data loader too")
     parser.add_argument("--cache", type=Path)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/train-PRESET-DEVICE.json")
     args = parser.parse_args()
 
     def config(*more: str) -> FitConfig:
@@ -227,16 +223,16 @@ def main() -> None:
     row("+ L_id, t >= t_max (most steps)", ours(config(), args.device, batch, 500))
     row("+ L_id, on every sample", ours(config(), args.device, batch, 100))
     result: dict[str, Any] = {"preset": args.preset, "batch": config().batch, "device": args.device, "rows": rows}
-    result |= {"machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+    result["threads"] = torch.get_num_threads()
     result["seconds_are"] = "wall" if args.device.startswith("cuda") else "CPU time, all threads"
     result["peak_rss_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if args.device.startswith("cuda"):
-        result["machine"] = torch.cuda.get_device_name()
+        result["gpu"] = torch.cuda.get_device_name()
     if args.manifest:
         result["seconds_per_loaded_batch"] = loading(args.manifest, config(), args.cache, args.steps)
         print(f"{'loading a batch':<44}{result['seconds_per_loaded_batch']:>9.3f} s, {config().workers} workers")
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    if args.keep:
+        print(keep(f"train-{args.preset}-{args.device.partition(':')[0]}", result, "torch", "diffusers"))
 
 
 if __name__ == "__main__":

@@ -66,11 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--people", type=int, default=4, help="unseen people to animate")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="settings of training.fit")
-    parser.add_argument("--short", action="store_true", help="24 clips, 150 steps of a smaller model, one person")
+    parser.add_argument("--short", action="store_true", help="64 clips, 150 steps, one person")
     args = parser.parse_args(argv)
     if args.short:
-        args.clips, args.steps, args.people = 24, 150, 1
-        args.set = ["channels=16,32", "text_dim=32", "batch=4", "arcface_steps=60", "sample_steps=8", *args.set]
+        args.clips, args.steps, args.people = 64, 150, 1
+        args.set = ["arcface_steps=80", "sample_steps=8", *args.set]
     seconds = {"render": clock(lambda: render_clips(args.out / "input", args.clips))}
     run = args.out / "run"
     seconds["curate"] = clock(lambda: curate(args.out, run))

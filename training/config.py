@@ -26,8 +26,8 @@ class FitConfig(BaseModel):
     alpha: float = Field(1.0, ge=0)
     # the small models of "scratch"
     channels: tuple[int, ...] = (32, 64)
-    text_dim: int = Field(64, ge=8, multiple_of=8)
-    patch: int = Field(2, ge=1, description="side of the pixel block that is one latent pixel")
+    text_dim: int = Field(32, ge=8, multiple_of=8)
+    patch: int = Field(4, ge=1, description="side of the pixel block that is one latent pixel")
     arcface_steps: int = Field(300, ge=1)
     # data
     size: int = Field(512, ge=16, multiple_of=8, description="side of the video in pixels")
@@ -99,7 +99,7 @@ _TABLE: tuple[tuple[str, Any, Any], ...] = (
     ("size", 512, 32),  # *
     ("steps", 12_000, 3_000),  # *
     ("batch", 2, 8),  # * on 8 GPUs
-    ("lr", 1e-5, 1e-3),  # *
+    ("lr", 1e-5, 2e-3),  # *
     ("flip", 0.5, 0.5),  # *
     ("drop_text", 0.05, 0.05),  # *
     ("drop_image", 0.05, 0.05),  # *
@@ -109,7 +109,7 @@ _TABLE: tuple[tuple[str, Any, Any], ...] = (
     ("prediction_type", "epsilon", "v_prediction"),
     ("zero_terminal_snr", False, True),
     ("timestep_spacing", "leading", "trailing"),
-    ("warmup", 0, 100),
+    ("warmup", 0, 50),
     ("precision", "bf16", "float32"),
     ("gradient_checkpointing", True, False),
     ("workers", 4, 0),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from training.config import fit_config
@@ -43,3 +46,12 @@ def test_a_wrong_override_is_one_clear_line(override: str, message: str) -> None
         fit_config("embedded", [override])
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+def test_the_command_lines_load_nothing_heavy_before_they_run() -> None:
+    code = (
+        "import sys, training, training.fit, training.sample\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'accelerate', 'cv2', 'av', 'dlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
