@@ -13,6 +13,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,9 +49,7 @@ def measure_clips(clips: Path, copies: int) -> dict[str, Any]:
         videos = sorted(clips.glob("*.mp4"))
         for video in videos:
             for copy in range(copies):
-                os.link(video, folder / "clips" / f"{video.stem}-{copy}.mp4") if same_disk(video, folder) else (
-                    folder / "clips" / f"{video.stem}-{copy}.mp4"
-                ).write_bytes(video.read_bytes())
+                shutil.copy(video, folder / "clips" / f"{video.stem}-{copy}.mp4")
         bare = curate(folder, folder / "bare", "in-process")
         on_ray = curate(folder, folder / "ray", "ray")
     stages = bare["summary"]["stages"]
@@ -76,10 +75,6 @@ def measure_clips(clips: Path, copies: int) -> dict[str, Any]:
         "in_process_over_bare_stages": round(bare_s / busy, 3),
         "peak_gib_largest_process": round(on_ray["peak_gib"], 2),
     }
-
-
-def same_disk(one: Path, other: Path) -> bool:
-    return one.stat().st_dev == other.stat().st_dev
 
 
 def decide_rows(rows: int) -> dict[str, Any]:

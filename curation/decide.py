@@ -60,13 +60,12 @@ def load_decided(output: Path, overrides: list[str]) -> Config:
 
 def decide(config: Config) -> None:
     """Write manifests, rejected and summary from the measurements alone."""
-    from curation.fingerprint import describe_engines
     from curation.outputs import write_json, write_outputs
-    from curation.summary import print_summary
+    from curation.summary import ENGINES, print_summary
     from curation.verdicts import Measurements
 
     output = Path(config.output)
-    engines = describe_engines(config)
+    engines = json.loads((output / ENGINES).read_text(encoding="utf-8"))
     with Measurements(output, config, engines, "nothing") as measurements:
         decision = write_outputs(config, engines, measurements)
     summary: dict[str, Any] = {**decision.as_json(), "stages": dict(engines), "thresholds": config.limits()}

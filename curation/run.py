@@ -112,7 +112,7 @@ def run(config: Config, runner: str, limit: int | None = None, retry_failed: boo
     engines = describe_engines(config)
     ignored: Counter[str] = Counter()
     found = write_listing(output, list_clips(config, limit, ignored))
-    save_config(output / CONFIG, config)
+    save_config(output / CONFIG, config, engines)
     print(f"{found:,} clips listed in {len(config.sources)} source(s)", flush=True)
     with Measurements(output, config, engines, "all" if retry_failed else "transient") as known:
         measured = measure(config, engines, known, runner)

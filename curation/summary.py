@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from curation.config import Config
+from curation.outputs import write_json
 from manifests.shards import whole
 
+ENGINES = "measurements/engines.json"
 
-def save_config(path: Path, config: Config) -> None:
-    """The complete configuration of the run as a sources.yaml, so that deciding again needs nothing else."""
+
+def save_config(path: Path, config: Config, engines: Mapping[str, Any]) -> None:
+    """The complete configuration of the run as a sources.yaml, and beside it, among the measurements, the engines that
+    they are by, so that deciding again needs neither their libraries nor their weights."""
     raw = config.model_dump(mode="python")
     raw["stages"] = {c["stage"]: {"engine": c["engine"], **c["params"]} for c in raw["stages"]}
     raw["sources"] = list(raw["sources"])
     with whole(path) as temporary:
         temporary.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    write_json(path.parent / ENGINES, engines)
 
 
 def print_summary(summary: dict[str, Any], output: Path) -> None:

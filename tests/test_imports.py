@@ -15,7 +15,25 @@ ALLOWED = {
     "curation": {"curation", "stages", "flows", "manifests"},
     "training": {"training", "stages", "flows", "manifests"},
 }
-HEAVY = {"torch", "ray", "cv2", "av", "decord", "dlib", "rapidocr", "onnxruntime", "skimage", "transformers", "diffusers"}
+HEAVY = {
+    "torch",
+    "ray",
+    "cv2",
+    "av",
+    "decord",
+    "dlib",
+    "rapidocr",
+    "onnxruntime",
+    "skimage",
+    "transformers",
+    "diffusers",
+    "torchvision",
+    "pyiqa",
+    "easyocr",
+    "insightface",
+    "open_clip",
+    "onnx",
+}
 
 
 def imported(path: Path) -> set[str]:

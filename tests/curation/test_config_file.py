@@ -143,7 +143,7 @@ def test_a_saved_configuration_is_the_same_one(tmp_path: Path) -> None:
     config = load(write(tmp_path), ("thresholds.max_text_area=0.1", "stages.motion.preset=fast"))
     output = Path(config.output)
     output.mkdir()
-    save_config(output / "config.yaml", config)
+    save_config(output / "config.yaml", config, {})
     assert load_decided(output, []) == config
     changed: Config = load_decided(output, ["thresholds.max_text_area=0.2"])
     assert changed.thresholds["max_text_area"] == 0.2
@@ -153,7 +153,7 @@ def test_deciding_does_not_take_what_would_need_measuring(tmp_path: Path) -> Non
     config = load(write(tmp_path))
     output = Path(config.output)
     output.mkdir()
-    save_config(output / "config.yaml", config)
+    save_config(output / "config.yaml", config, {})
     with pytest.raises(ConfigError, match="frames changes what is measured; decide takes thresholds, resample, split"):
         load_decided(output, ["frames.fps=2"])
     with pytest.raises(ConfigError, match=r"no config\.yaml there; expected the output folder of a run"):

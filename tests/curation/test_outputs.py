@@ -163,7 +163,7 @@ def test_deciding_again_moves_clips_and_lists_what_was_never_measured(
     made.listing([clip("good.mp4"), clip("text.mp4")])
     made.measure(clip("good.mp4"))
     made.measure(clip("text.mp4"), ["header", "decode", "quality", "text"], text={"text_area": 0.05})
-    save_config(made.output / "config.yaml", made.config)
+    save_config(made.output / "config.yaml", made.config, made.engines)
     before = decide(made)
     assert before.status == {"kept": 1, "rejected": 1}
     kept = files(made.output / "manifests")
