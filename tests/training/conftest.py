@@ -133,7 +133,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 TINY = (
     "size=16",
-    "channels=8,16",
+    "channels=16,16",
     "text_dim=16",
     "patch=2",
     "lr=1e-3",

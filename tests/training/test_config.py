@@ -26,9 +26,9 @@ def test_the_embedded_preset_leaves_no_signal_at_the_noisiest_step() -> None:
 
 
 def test_overrides_are_typed() -> None:
-    config = fit_config("embedded", ["steps=7", "lr=2e-4", "region_loss=false", "lambda=0.5", "channels=8,16,32"])
+    config = fit_config("embedded", ["steps=7", "lr=2e-4", "region_loss=false", "lambda=0.5", "channels=16,16,32"])
     assert (config.steps, config.lr, config.region_loss, config.lambda_) == (7, 2e-4, False, 0.5)
-    assert config.channels == (8, 16, 32)
+    assert config.channels == (16, 16, 32)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,12 @@ def test_a_wrong_override_is_one_clear_line(override: str, message: str) -> None
         fit_config("embedded", [override])
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+def test_latents_wider_than_the_network_are_refused() -> None:
+    with pytest.raises(ValueError, match="patch 4 makes 48 latent channels, the first of channels must be as wide"):
+        fit_config("embedded", ["patch=4"])
+    assert fit_config("embedded", ["patch=4", "channels=48,64"]).patch == 4
 
 
 def test_the_command_lines_load_nothing_heavy_before_they_run() -> None:
