@@ -4,13 +4,17 @@ VENV := .venv
 UV := $(VENV)/bin/uv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test check lock clean
+.PHONY: demo test check loop lock clean
 
 demo: $(VENV)/core
 	$(RUN) -m examples.demo
 
 test: $(VENV)/dev
 	$(RUN) -m pytest
+
+# Curate, train, sample, measure: hours. The short version is `.venv/bin/python -m examples.loop --short`.
+loop: $(VENV)/dev
+	$(RUN) -m examples.loop
 
 check: $(VENV)/dev
 	$(VENV)/bin/ruff check .
