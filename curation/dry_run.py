@@ -8,7 +8,7 @@ from collections import Counter
 from curation.config import Config
 from curation.fingerprint import build_engine, describe_engines
 from curation.placement import describe, plan_groups
-from curation.run import list_clips
+from curation.sources import list_clips
 from stages import weights
 
 
@@ -16,7 +16,7 @@ def dry_run(config: Config, limit: int | None) -> int:
     """Print clips found, stages, engines and thresholds, and the placement on this machine or cluster."""
     ignored: Counter[str] = Counter()
     found: Counter[tuple[str, str]] = Counter()
-    for clip in list_clips(config, limit, ignored):
+    for clip in list_clips(config.sources, limit, ignored):
         found[clip.source, "unusable" if clip.problem else clip.kind] += 1
     print(f"output: {config.output}   profile: {config.profile}")
     for source in config.sources:

@@ -6,12 +6,10 @@ Exit codes: 0 done; 1 the run broke; 2 wrong use; 3 more clips failed than max_f
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,8 @@ from curation.config import Config
 from curation.config_file import load
 from curation.errors import ConfigError, Stopped
 from curation.fingerprint import build_engine, describe_engines
-from curation.sources import list_folder
+from curation.sources import list_clips
 from stages import weights
-from stages.clip import Clip
 
 SUMMARY = "summary.json"
 CONFIG = "config.yaml"
@@ -94,12 +91,6 @@ def require_weights(config: Config, look_only: bool) -> None:
         raise ConfigError(str(error)) from error
 
 
-def list_clips(config: Config, limit: int | None, ignored: Counter[str]) -> Iterator[Clip]:
-    """The clips of all sources, the first `limit` of them."""
-    clips = itertools.chain.from_iterable(list_folder(source, ignored) for source in config.sources)
-    return itertools.islice(clips, limit)
-
-
 def run(config: Config, runner: str, limit: int | None = None, retry_failed: bool = False) -> int:
     """List, measure, decide, write. Returns the exit code."""
     from curation.outputs import write_json, write_outputs
@@ -111,7 +102,7 @@ def run(config: Config, runner: str, limit: int | None = None, retry_failed: boo
     output = Path(config.output)
     engines = describe_engines(config)
     ignored: Counter[str] = Counter()
-    found = write_listing(output, list_clips(config, limit, ignored))
+    found = write_listing(output, list_clips(config.sources, limit, ignored))
     save_config(output / CONFIG, config, engines)
     print(f"{found:,} clips listed in {len(config.sources)} source(s)", flush=True)
     with Measurements(output, config, engines, "all" if retry_failed else "transient") as known:

@@ -6,10 +6,11 @@ clip even if it is broken, and files with other extensions are counted.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from curation.config import FolderSource
@@ -17,6 +18,11 @@ from stages.clip import Clip, Kind, escape_path
 
 VIDEO_EXTENSIONS = frozenset({"mp4", "m4v", "mov", "mkv", "webm", "avi"})
 IMAGE_EXTENSIONS = frozenset({"png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"})
+
+
+def list_clips(sources: Sequence[FolderSource], limit: int | None, ignored: Counter[str]) -> Iterator[Clip]:
+    """The clips of all sources, the first `limit` of them; see `list_folder`."""
+    return itertools.islice(itertools.chain.from_iterable(list_folder(source, ignored) for source in sources), limit)
 
 
 def list_folder(source: FolderSource, ignored: Counter[str]) -> Iterator[Clip]:
