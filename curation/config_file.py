@@ -56,6 +56,8 @@ class _Loader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool | None):
+                raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key_node.start_mark)
             if key in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key {key} is given twice", problem_mark=key_node.start_mark)
             seen.add(key)
@@ -74,6 +76,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}:" if mark else ""
         raise ConfigError(f"{path}:{where} not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except ValueError as error:  # a value that looks like a date and is none
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping with output, profile, sources; got {type(raw).__name__}")
     return raw
@@ -86,7 +90,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: expected KEY=VALUE, such as thresholds.min_side=480")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"--set {override}: the value is not valid YAML") from None
     *parents, last = key.split(".")
     node: Any = raw
@@ -114,7 +118,7 @@ def validate(raw: dict[str, Any], file: str, base: Path, check_roots: bool = Tru
     stages = _choose_engines(parsed, file)
     _check_groups(parsed.execution, stages, file)
     return Config(
-        output=_resolve(parsed.output, base),
+        output=_resolve(parsed.output, base, f"{file}: output"),
         profile=parsed.profile,
         sources=_check_sources(parsed.sources, file, base, check_roots),
         stages=stages,
@@ -135,7 +139,7 @@ def _choose_engines(parsed: _File, file: str) -> tuple[Chosen, ...]:
     for stage in STAGES:
         given = dict(parsed.stages.get(stage.name, {}))
         engine = given.pop("engine", profile[stage.name])
-        if engine not in stage.engines:
+        if not isinstance(engine, str) or engine not in stage.engines:
             raise ConfigError(
                 f"{file}: stages.{stage.name}.engine: unknown engine {engine!r}{_expected(str(engine), stage.engines)}"
             )
@@ -167,17 +171,20 @@ def _check_sources(sources: list[FolderSource], file: str, base: Path, roots: bo
         if source.name in seen:
             raise ConfigError(f"{file}: sources.{index}.name: {source.name} is used twice; names must differ")
         seen.add(source.name)
-        root = _resolve(source.root, base)
+        root = _resolve(source.root, base, f"{file}: sources.{index}.root")
         if roots and not Path(root).is_dir():
             raise ConfigError(f"{file}: sources.{index}.root: no such folder: {root}")
         checked.append(source.model_copy(update={"root": root}))
     return tuple(checked)
 
 
-def _resolve(path: str, base: Path) -> str:
+def _resolve(path: str, base: Path, key: str) -> str:
     if "://" in path:
-        raise ConfigError(f"{path}: only local paths are supported")
-    return str((base / Path(path).expanduser()).resolve())
+        raise ConfigError(f"{key}: expected a local path, got {path}")
+    try:
+        return str((base / Path(path).expanduser()).resolve())
+    except RuntimeError:  # ~user of nobody
+        raise ConfigError(f"{key}: no such home directory: {path}") from None
 
 
 def _thresholds(parsed: _File, stages: tuple[Chosen, ...], file: str) -> dict[str, float]:
@@ -238,8 +245,9 @@ def _keys_at(model: Any, loc: tuple[int | str, ...]) -> list[str]:
     for part in loc:
         if isinstance(part, int):
             continue
-        annotation = model.model_fields[part].annotation
-        model = getattr(annotation, "__args__", (annotation,))[0]
+        model = model.model_fields[part].annotation
+        while not hasattr(model, "model_fields"):  # the items of a list, the first choice of a union
+            model = model.__args__[0]
     return list(model.model_fields)
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from curation.config import Config
 from curation.config_file import apply_override, read_yaml, validate
-from curation.errors import ConfigError
-from curation.run import CONFIG, SUMMARY
+from curation.errors import ConfigError, Stopped
+from curation.names import CONFIG, ENGINES, SUMMARY
+from curation.run import stopped
 
 DECIDES = ("thresholds", "resample", "split")
 
@@ -36,15 +37,19 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    decide(config)
+    try:
+        decide(config)
+    except (Stopped, OSError) as error:
+        return stopped(error, config)
     return 0
 
 
 def load_decided(output: Path, overrides: list[str]) -> Config:
     """The configuration of the run in `output` with the overrides. Raises ConfigError."""
     path = output / CONFIG
-    if not path.is_file():
-        raise ConfigError(f"{output}: no {CONFIG} there; expected the output folder of a run")
+    for needed in (path, output / ENGINES):
+        if not needed.is_file():
+            raise ConfigError(f"{output}: no {needed.relative_to(output)} there; expected the output folder of a run")
     raw = read_yaml(path)
     raw["output"] = str(output.resolve())
     for override in overrides:
@@ -61,17 +66,17 @@ def load_decided(output: Path, overrides: list[str]) -> Config:
 def decide(config: Config) -> None:
     """Write manifests, rejected and summary from the measurements alone."""
     from curation.outputs import write_json, write_outputs
-    from curation.summary import ENGINES, print_summary
+    from curation.summary import print_summary
     from curation.verdicts import Measurements
 
     output = Path(config.output)
     engines = json.loads((output / ENGINES).read_text(encoding="utf-8"))
     with Measurements(output, config, engines, "nothing") as measurements:
         decision = write_outputs(config, engines, measurements)
-    summary: dict[str, Any] = {**decision.as_json(), "stages": dict(engines), "thresholds": config.limits()}
     path = output / SUMMARY
-    if path.exists():
-        summary = {**json.loads(path.read_text(encoding="utf-8")), **summary}
+    last: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    stages = {name: last.get("stages", {}).get(name, {}) | engine for name, engine in engines.items()}
+    summary = {**last, **decision.as_json(), "stages": stages, "thresholds": config.limits()}
     write_json(path, summary)
     print_summary(summary, output)
     if summary["to_measure"]:

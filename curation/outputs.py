@@ -28,27 +28,29 @@ class Decision:
 
     clips: int
     status: dict[str, int]
+    reasons: dict[str, int]
     by_source: dict[str, dict[str, int]]
     funnel: list[dict[str, Any]]
     errors: list[dict[str, Any]]
     histogram: list[int]
-    images: int
+    unbinned: int
     weights: Weights
 
     def as_json(self) -> dict[str, Any]:
         """The part of summary.json that depends on nothing but measurements and configuration."""
         drawn = np.array(self.histogram) * self.weights.bins
         return {
-            "clips": self.clips,
+            "inputs": self.clips,
             **{name: self.status.get(name, 0) for name in ("kept", "rejected", "failed", "to_measure")},
+            "reasons": self.reasons,
             "by_source": self.by_source,
             "funnel": self.funnel,
             "errors": self.errors,
             "motion_histogram": {
                 "clips_per_bin": self.histogram,
                 "expected_draws_per_bin": [round(float(x), 6) for x in drawn],
-                "images": self.images,
-                "expected_draws_of_images": round(self.images * self.weights.image, 6),
+                "unbinned": self.unbinned,
+                "expected_draws_of_unbinned": round(self.unbinned * self.weights.image, 6),
             },
         }
 
@@ -88,25 +90,28 @@ def decide(config: Config, measurements: Measurements) -> Decision:
         of_source = by_source.setdefault(source, {"kept": 0, "rejected": 0, "failed": 0, "to_measure": 0})
         of_source[by_code[code].status] += count
     status: dict[str, int] = {}
+    reasons: dict[str, int] = {}
     for code, count in counts.items():
         status[by_code[code].status] = status.get(by_code[code].status, 0) + count
+        if (rule := by_code[code].rule) is not None:
+            reasons[rule.reason] = reasons.get(rule.reason, 0) + count
     clips = sum(counts.values())
     assert clips == sum(status.values())
     histogram = np.zeros(config.resample.bins, dtype=np.int64)
-    for bin_, count in measurements.rows(
-        f"SELECT {_bin_sql(config)} AS bin, count(*) FROM verdicts WHERE code = 0 AND kind = 'video' GROUP BY bin"
-    ):
+    binned = f"FROM verdicts WHERE code = 0 AND {_binned_sql(config)}"
+    for bin_, count in measurements.rows(f"SELECT {_bin_sql(config)} AS bin, count(*) {binned} GROUP BY bin"):
         histogram[bin_] = count
-    images = measurements.rows("SELECT count(*) FROM verdicts WHERE code = 0 AND kind = 'image'")[0][0]
+    unbinned = measurements.rows(f"SELECT count(*) FROM verdicts WHERE code = 0 AND NOT {_binned_sql(config)}")[0][0]
     return Decision(
         clips=clips,
         status=status,
+        reasons=reasons,
         by_source=by_source,
         funnel=_funnel(by_code, counts, clips),
         errors=_errors(measurements),
         histogram=[int(x) for x in histogram],
-        images=images,
-        weights=bin_weights(histogram, images, config.resample),
+        unbinned=unbinned,
+        weights=bin_weights(histogram, unbinned, config.resample),
     )
 
 
@@ -150,13 +155,15 @@ def _columns(config: Config, measurements: Measurements, weights: Weights) -> di
         seen = [c for c, o in enumerate(by_code) if o.stage is None or o.stage in later]
         for field in stage.fields:
             sql[field.name] = f"CASE WHEN code IN ({_list(seen)}) THEN {field.name} END"
-    kept_bin = f"CASE WHEN code = 0 AND kind = 'video' THEN {_bin_sql(config)} END"
+    kept_bin = f"CASE WHEN code = 0 AND {_binned_sql(config)} THEN {_bin_sql(config)} END"
     bins = " ".join(f"WHEN {index} THEN {float(weight)!r}" for index, weight in enumerate(weights.bins))
     cap = config.resample.max_intensity
     sql |= {
-        "motion_intensity_capped": f"CASE WHEN code = 0 THEN least(motion_intensity, {cap!r}) END",
+        # least() alone passes over nulls
+        "motion_intensity_capped": "CASE WHEN code = 0 AND motion_intensity IS NOT NULL "
+        f"THEN least(motion_intensity, {cap!r}) END",
         "motion_bin": kept_bin,
-        "sample_weight": f"CASE WHEN code = 0 AND kind = 'image' THEN {float(weights.image)!r} "
+        "sample_weight": f"CASE WHEN code = 0 AND NOT {_binned_sql(config)} THEN {float(weights.image)!r} "
         f"WHEN code = 0 THEN CAST(CASE ({kept_bin}) {bins} END AS DOUBLE) END",
         "identity": "NULL",
         "split": f"CASE WHEN CAST('0x' || md5(source || '/' || path)[:8] AS BIGINT) < "
@@ -178,6 +185,11 @@ def _columns(config: Config, measurements: Measurements, weights: Weights) -> di
         sql.setdefault(name, "NULL")
     assert set(DECIDED) | set(VERDICT) <= set(sql)
     return sql
+
+
+def _binned_sql(config: Config) -> str:
+    """Whether a clip has a bin: stills have none, nor have clips whose motion could not be told."""
+    return f"(kind = 'video' AND {config.resample.by} IS NOT NULL)"
 
 
 def _bin_sql(config: Config) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import shutil
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +24,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from curation.config import Config
 from curation.errors import Stopped
 from curation.placement import Group, plan_groups
-from curation.worker import Task, Worker, failed_row, read_trace
+from curation.worker import Task, Worker, failed_row, read_trace, trace_folder
 from stages.frames import Frames
 
 MAX_DEATHS = 2
@@ -85,6 +86,11 @@ def cluster_size() -> tuple[float, float]:
     return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
 
 
+def fits(group: Group, resources: Mapping[str, float]) -> bool:
+    """Whether a node of these resources can hold one actor of the group."""
+    return group.cpus <= resources.get("CPU", 0) and group.gpus <= resources.get("GPU", 0)
+
+
 class RayRunner:
     """Runs tasks on the pools that `plan_groups` lays out for the cluster as it is, and follows it as it changes."""
 
@@ -92,6 +98,11 @@ class RayRunner:
         self._config = config
         self._engines = engines
         self._groups = plan_groups(config, *cluster_size())
+        for group in self._groups:
+            if not any(fits(group, node["Resources"]) for node in ray.nodes() if node["Alive"]):
+                raise Stopped(
+                    f"no node has the {group.cpus:g} CPU and {group.gpus:g} GPU that a worker of {group.name} takes"
+                )
         self._classes = [
             ray.remote(_StageActor).options(num_cpus=g.cpus, num_gpus=g.gpus, max_restarts=0) for g in self._groups
         ]
@@ -99,6 +110,7 @@ class RayRunner:
         self._actors: dict[Any, _Actor] = {}  # by the reference that is waited for
         self._waiting: list[deque[_Job]] = [deque() for _ in self._groups]
         self._failed_starts = 0
+        self._last_ready: list[float] = []
         spec = config.frames
         # A picture of 16:9 at this shorter side, twice for what is on its way; taller ones are rarer.
         frame_bytes = spec.count * spec.size * int(spec.size * 16 / 9) * 3
@@ -108,7 +120,9 @@ class RayRunner:
         """Yield each task when nothing is left to do for it, in order of completion."""
         incoming = iter(tasks)
         exhausted = False
-        started = replanned = time.monotonic()
+        replanned = time.monotonic()
+        self._last_ready = [replanned] * len(self._groups)
+        shutil.rmtree(trace_folder(Path(self._config.output)), ignore_errors=True)
         for index, group in enumerate(self._groups):
             for _ in range(group.actors):
                 self._start_actor(index)
@@ -125,7 +139,7 @@ class RayRunner:
                 self._submit()
                 if exhausted and not self._in_flight():
                     return
-                self._refuse_to_hang(started)
+                self._refuse_to_hang()
                 yield from self._collect()
                 if time.monotonic() - replanned > REPLAN_S:
                     replanned = time.monotonic()
@@ -134,6 +148,7 @@ class RayRunner:
             for actor in self._actors.values():
                 ray.kill(actor.handle)
             self._actors.clear()
+            shutil.rmtree(trace_folder(Path(self._config.output)), ignore_errors=True)
 
     def _width(self) -> int:
         return sum(g.batch * max(1, g.actors) for g in self._groups)
@@ -195,6 +210,7 @@ class RayRunner:
                 if actor.ready:
                     yield from self._advance(actor, result)
                 actor.ready = True
+                self._failed_starts = 0
         yield from self._stop_overdue()
 
     def _advance(self, actor: _Actor, tasks: list[Task]) -> Iterator[Task]:
@@ -229,14 +245,16 @@ class RayRunner:
             if job.deaths < MAX_DEATHS:
                 self._waiting[0].append(job)
             else:
-                yield self._give_up(job.task, actor.group, why)
+                yield self._give_up(job.task, why)
 
-    def _give_up(self, task: Task, group: int, why: str) -> Task:
+    def _give_up(self, task: Task, why: str) -> Task:
         stage, new = read_trace(Path(self._config.output), task.clip)
         if stage is None:  # lost before its first stage
-            stage = next(name for name in self._groups[group].stages if name not in task.known)
+            stage = next(c.stage for c in self._config.stages if c.stage not in task.known)
         text = f"its worker was lost {MAX_DEATHS} times, the last time at {stage}: {why}"
-        return dataclasses.replace(task, new={**new, stage: failed_row(task.clip, text, transient=True)}, over=True)
+        return dataclasses.replace(
+            task, new={**task.new, **new, stage: failed_row(task.clip, text, transient=True)}, over=True
+        )
 
     def _follow_cluster(self) -> None:
         """Add actors when nodes have come; actors of nodes that went are replaced when they are found lost."""
@@ -249,20 +267,27 @@ class RayRunner:
             for _ in range(group.actors - have):
                 self._start_actor(index)
 
-    def _refuse_to_hang(self, started: float) -> None:
-        """Stop when no worker has become ready in time: other work holds the cluster."""
-        waited = time.monotonic() - started
-        if waited > self._config.execution.start_timeout_s and not any(a.ready for a in self._actors.values()):
-            free = ray.available_resources()
-            raise Stopped(
-                f"no worker could be started in {waited:.0f} s: one takes {self._groups[0].cpus:g} CPU, the cluster "
-                f"has {free.get('CPU', 0):g} of {cluster_size()[0]:g} CPUs free"
-            )
+    def _refuse_to_hang(self) -> None:
+        """Stop when a pool has had no worker for too long: other work holds the cluster, or no node is large enough."""
+        now = time.monotonic()
+        ready = {actor.group for actor in self._actors.values() if actor.ready}
+        for index, group in enumerate(self._groups):
+            if index in ready:
+                self._last_ready[index] = now
+            waited = now - self._last_ready[index]
+            if waited > self._config.execution.start_timeout_s:
+                free, (cpus, gpus) = ray.available_resources(), cluster_size()
+                raise Stopped(
+                    f"no worker for {group.name} could be started in {waited:.0f} s: one takes {group.cpus:g} CPU and "
+                    f"{group.gpus:g} GPU, the cluster has {free.get('CPU', 0):g} of {cpus:g} CPUs and "
+                    f"{free.get('GPU', 0):g} of {gpus:g} GPUs free"
+                )
 
 
 def _last_line(error: BaseException) -> str:
     """What went wrong, without Ray's traceback."""
-    return str(error).strip().splitlines()[-1][:300]
+    lines = str(error).strip().splitlines()
+    return lines[-1][:300] if lines else type(error).__name__
 
 
 def shutdown() -> None:

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,9 @@ from curation.config import Config
 from curation.config_file import load
 from curation.errors import ConfigError, Stopped
 from curation.fingerprint import build_engine, describe_engines
+from curation.names import SUMMARY
 from curation.sources import list_clips
 from stages import weights
-
-SUMMARY = "summary.json"
-CONFIG = "config.yaml"
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -58,15 +57,18 @@ def main(argv: list[str] | None = None) -> int:
 
             return dry_run(config, args.limit)
         return run(config, args.runner, args.limit, args.retry_failed)
-    except Stopped as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"stopped: {error.filename or config.output}: {error.strerror}", file=sys.stderr)
-        return 1
+    except (Stopped, OSError) as error:
+        return stopped(error, config)
     except KeyboardInterrupt:
         print("\ninterrupted: what was measured is kept; the same command goes on from there", file=sys.stderr)
         return 130
+
+
+def stopped(error: Exception, config: Config) -> int:
+    """Say in one line why nothing goes on; the exit code."""
+    text = f"{error.filename or config.output}: {error.strerror}" if isinstance(error, OSError) else str(error)
+    print(f"stopped: {text}", file=sys.stderr)
+    return 1
 
 
 def refuse_temporary_paths(config: Config) -> None:
@@ -103,12 +105,17 @@ def run(config: Config, runner: str, limit: int | None = None, retry_failed: boo
     engines = describe_engines(config)
     ignored: Counter[str] = Counter()
     found = write_listing(output, list_clips(config.sources, limit, ignored))
-    save_config(output / CONFIG, config, engines)
+    save_config(output, config, engines)
     print(f"{found:,} clips listed in {len(config.sources)} source(s)", flush=True)
     with Measurements(output, config, engines, "all" if retry_failed else "transient") as known:
         measured = measure(config, engines, known, runner)
     with Measurements(output, config, engines, "nothing") as known:
         decision = write_outputs(config, engines, known)
+    lost = decision.status.get("to_measure", 0)
+    if lost or decision.clips != found:
+        raise Stopped(
+            f"{found} clips went in, {decision.clips} came out, {lost} of them unmeasured: a defect, report it"
+        )
     summary: dict[str, Any] = {
         **decision.as_json(),
         "ignored_files": dict(sorted(ignored.items())),
@@ -117,6 +124,7 @@ def run(config: Config, runner: str, limit: int | None = None, retry_failed: boo
             for name, described in engines.items()
         },
         "thresholds": config.limits(),
+        "versions": {name: version(name) for name in ("human-motion", "ray", "duckdb", "pyarrow", "numpy")},
         "run": {"runner": runner, "seconds": round(time.monotonic() - started, 3), **measured["run"]},
     }
     for name, step in zip(engines, (s for s in decision.funnel if s["stage"] != "listing"), strict=True):
@@ -163,8 +171,9 @@ def measure(config: Config, engines: dict[str, Any], known: Any, runner: str) ->
                     by_stage[name]["measured"] += 1
                 for name, seconds in task.seconds.items():
                     by_stage[name]["seconds"] += seconds
-                verdicts["failed" if any(row.get("error") for row in task.new.values()) else "measured"] += 1
-                bar.set_postfix(failed=verdicts["failed"], refresh=False)
+                failed = any(row.get("error") for row in task.new.values())
+                verdicts["failed" if failed else "rejected" if task.rejected else "kept"] += 1
+                bar.set_postfix({name: verdicts[name] for name in ("kept", "rejected", "failed")}, refresh=False)
                 bar.update()
         finally:
             recorder.flush()

@@ -47,6 +47,8 @@ def _walk(source: FolderSource, root: bytes, folder: bytes, ignored: Counter[str
         is_folder = entry.is_dir(follow_symlinks=False)
         if kind is not None:
             yield _look(source, root, entry, kind)
+        elif entry.is_symlink() and entry.is_dir():
+            ignored["(link to a folder)"] += 1
         elif not is_folder:
             ignored[_extension(entry.name) or "(none)"] += 1
         if is_folder:

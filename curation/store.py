@@ -89,24 +89,30 @@ def stage_folder(output: Path, stage: str, fingerprint: str) -> Path:
 class Recorder:
     """Collects measured rows and appends them to the stages' tables, whole files at a time.
 
-    What is not flushed yet is lost when the driver is killed and measured again, so rows are flushed by count and age.
+    What is not flushed yet is lost when the driver is killed, and measured again: at most the last 2 % of the time the
+    run has taken, and never more than `seconds`.
     """
 
-    def __init__(self, output: Path, stages: dict[str, tuple[Stage, str]], rows: int = 2000, seconds: float = 10.0):
+    def __init__(self, output: Path, stages: dict[str, tuple[Stage, str]], rows: int = 2000, seconds: float = 60.0):
         self._output = output
         self._stages = stages
         self._limit = rows
         self._seconds = seconds
         self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in stages}
-        self._flushed = time.monotonic()
+        self._started = self._flushed = time.monotonic()
 
     def add(self, rows: dict[str, dict[str, Any]]) -> None:
         """Take one clip's new rows, by stage."""
         for stage, row in rows.items():
-            self._rows[stage].append(row)
+            self.hold(stage, row)
         waiting = sum(map(len, self._rows.values()))
-        if waiting >= self._limit or time.monotonic() - self._flushed > self._seconds:
+        now = time.monotonic()
+        if waiting >= self._limit or now - self._flushed > min(self._seconds, 0.02 * (now - self._started)):
             self.flush()
+
+    def hold(self, stage: str, row: dict[str, Any]) -> None:
+        """Take one row for the next flush."""
+        self._rows[stage].append(row)
 
     def flush(self) -> None:
         """Write what has been collected."""

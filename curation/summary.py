@@ -9,21 +9,20 @@ from typing import Any
 import yaml
 
 from curation.config import Config
+from curation.names import CONFIG, ENGINES
 from curation.outputs import write_json
 from manifests.shards import whole
 
-ENGINES = "measurements/engines.json"
 
-
-def save_config(path: Path, config: Config, engines: Mapping[str, Any]) -> None:
+def save_config(output: Path, config: Config, engines: Mapping[str, Any]) -> None:
     """The complete configuration of the run as a sources.yaml, and beside it, among the measurements, the engines that
     they are by, so that deciding again needs neither their libraries nor their weights."""
+    write_json(output / ENGINES, engines)
     raw = config.model_dump(mode="python")
     raw["stages"] = {c["stage"]: {"engine": c["engine"], **c["params"]} for c in raw["stages"]}
     raw["sources"] = list(raw["sources"])
-    with whole(path) as temporary:
+    with whole(output / CONFIG) as temporary:
         temporary.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
-    write_json(path.parent / ENGINES, engines)
 
 
 def print_summary(summary: dict[str, Any], output: Path) -> None:
@@ -40,7 +39,7 @@ def print_summary(summary: dict[str, Any], output: Path) -> None:
     parts = [f"{summary[name]:,} {name}" for name in ("kept", "rejected", "failed")]
     if summary["to_measure"]:
         parts.append(f"{summary['to_measure']:,} to_measure")
-    print(f"\n{summary['clips']:,} clips = {' + '.join(parts)}")
+    print(f"\n{summary['inputs']:,} clips = {' + '.join(parts)}")
     for error in summary["errors"][:10]:
         print(f"  failed at {error['stage']}: {error['source']}/{error['path']!r}: {error['error']}")
     if len(summary["errors"]) > 10:

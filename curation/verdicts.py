@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from curation.config import Config
+from curation.errors import Stopped
 from curation.store import LISTING, listing_folder, measurement_schema, stage_folder
 from stages.base import Rule, Stage
 
@@ -52,6 +53,12 @@ class Measurements:
         self._spill = output / "measurements" / ".spill"
         self._db = duckdb.connect(config={"memory_limit": "1GB", "temp_directory": str(self._spill), "threads": "2"})
         self._db.execute("SET preserve_insertion_order = false")
+        try:
+            self._open(output, config, engines, retry)
+        except duckdb.Error as error:
+            raise Stopped(f"{output / 'measurements'}: cannot be read: {str(error).splitlines()[0]}") from error
+
+    def _open(self, output: Path, config: Config, engines: Mapping[str, Mapping[str, Any]], retry: Retry) -> None:
         listing = sorted(map(str, listing_folder(output).glob("*.parquet")))
         self._table("listing", listing, LISTING)
         for stage in self.stages:
@@ -88,7 +95,8 @@ class Measurements:
         if files:
             quoted = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
             self._db.execute(
-                f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{quoted}], filename=true, file_row_number=true)"
+                f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{quoted}], filename=true, "
+                "file_row_number=true, hive_partitioning=false)"
             )
         else:
             empty = schema.empty_table()  # noqa: F841 (DuckDB finds it by name)

@@ -41,6 +41,7 @@ class Task:
     known: per stage, the columns that were measured, now or by an earlier run.
     new: per stage, the row to store: columns, or error and transient.
     over: no later stage needs to look at the clip: it was rejected, it failed, or all is known.
+    rejected: by a rule, under the thresholds of this run.
     seconds: per stage, time spent on this clip.
     traced: leave on disk which stage was reached (`read_trace`), for a clip that has lost a worker before.
     """
@@ -49,6 +50,7 @@ class Task:
     known: dict[str, dict[str, Any]]
     new: dict[str, dict[str, Any]] = field(default_factory=dict)
     over: bool = False
+    rejected: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     traced: bool = False
 
@@ -121,7 +123,7 @@ class Worker:
         return tasks, [held[i] if not task.over else None for i, task in enumerate(tasks)]
 
     def _trace(self, task: Task, stage: str) -> None:
-        with whole(_trace_path(self._output, task.clip)) as temporary:
+        with whole(trace_folder(self._output) / task.clip.clip_id) as temporary:
             temporary.write_text(json.dumps({"stage": stage, "new": task.new}))
 
     def _header(self, task: Task) -> None:
@@ -180,15 +182,18 @@ class Worker:
         if columns is None or task.over:
             return
         thresholds = self._config.thresholds
-        rejected = any(rule.rejects(columns[rule.column], thresholds) for rule in stage.rules)
-        task.over = rejected or all(later.name in task.known for later in self._table[position + 1 :])
+        task.rejected = any(rule.rejects(columns[rule.column], thresholds) for rule in stage.rules)
+        task.over = task.rejected or all(later.name in task.known for later in self._table[position + 1 :])
 
     def _store(self, task: Task, name: str, columns: dict[str, Any]) -> None:
         """Take columns as measured, in the types that they are stored in, so that verdicts now and later agree."""
         stage = next(stage for stage in self._table if stage.name == name)
         row: dict[str, Any] = {}
         for column in stage.fields:
-            value = pa.scalar(columns.get(column.name), column.type).as_py()
+            try:
+                value = pa.scalar(columns.get(column.name), column.type).as_py()
+            except (pa.ArrowException, OverflowError) as error:
+                raise ClipError(f"{name} measured a {column.name} that is no {column.type}: {error}") from error
             if isinstance(value, float) and not math.isfinite(value):
                 raise ClipError(f"{name} measured {column.name} = {value}, which is not a number to judge by")
             row[column.name] = value
@@ -235,13 +240,14 @@ def _fail(task: Task, stage: str, error: ClipError) -> None:
     task.over = True
 
 
-def _trace_path(output: Path, clip: Clip) -> Path:
-    return output / "measurements" / ".trace" / clip.clip_id
+def trace_folder(output: Path) -> Path:
+    """Where traced tasks leave how far they came; emptied by each run."""
+    return output / "measurements" / ".trace"
 
 
 def read_trace(output: Path, clip: Clip) -> tuple[str | None, dict[str, dict[str, Any]]]:
     """The stage at which a traced task's worker was lost, and the rows measured before it; removes the trace."""
-    path = _trace_path(output, clip)
+    path = trace_folder(output) / clip.clip_id
     if not path.exists():
         return None, {}
     trace = json.loads(path.read_text())

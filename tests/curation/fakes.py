@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +65,7 @@ class FakeQuality(Fake):
     def measure(self, batch: Sequence[Sample]) -> list[Measured | ClipError]:
         for sample in batch:
             name = Path(sample.clip.path).name
-            marker = Path(os.environ.get("TMPDIR", "/tmp")) / f"{sample.clip.clip_id}.died"
+            marker = Path(tempfile.gettempdir()) / f"{sample.clip.clip_id}-{sample.clip.stamp}.died"
             if name.startswith("kill"):
                 os.kill(os.getpid(), signal.SIGKILL)
             if name.startswith("once") and not marker.exists():

@@ -73,7 +73,7 @@ class Made:
         self.output = Path(config.output)
         self.engines = describe_engines(config)
         stages = {s.name: (s, self.engines[s.name]["fingerprint"]) for s, _ in config.stage_table()}
-        self.recorder = Recorder(self.output, stages, rows=1_000_000, seconds=1e9)
+        self.recorder = Recorder(self.output, stages, rows=1_000_000)
 
     def listing(self, clips: Iterable[Clip]) -> None:
         write_listing(self.output, clips)
@@ -85,7 +85,8 @@ class Made:
         for stage in only:
             change = changes.get(stage, {})
             rows[stage] = {**key, **change} if "error" in change else {**key, **GOOD[stage], **change}
-        self.recorder.add(rows)
+        for stage, row in rows.items():
+            self.recorder.hold(stage, row)
 
     def read(self, retry: Retry = "nothing") -> Measurements:
         """The measurements as they stand on disk."""

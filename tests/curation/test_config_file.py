@@ -74,6 +74,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"execution": {"groups": [{"stages": ["header", "decode"]}]}},
         "execution.groups: expected every stage once, in order (header, decode, quality",
     ),
+    (
+        {"execution": {"groups": [{"stages": ["header"], "gpu": 1}]}},
+        "execution.groups.0.gpu: unknown key; did you mean gpus?",
+    ),
+    ({"stages": {"motion": {"engine": ["dis"]}}}, "stages.motion.engine: unknown engine ['dis']"),
+    ({"output": "s3://bucket/out"}, "output: expected a local path, got s3://bucket/out"),
+    ({"output": "~nobody-of-that-name/out"}, "output: no such home directory: ~nobody-of-that-name/out"),
     ({"execution": {"workers": 0}}, "execution.workers: input should be greater than or equal to 1, got 0"),
 ]
 
@@ -97,6 +104,8 @@ def test_a_mistake_is_one_line_with_file_key_and_what_was_expected(
         ("- a", "expected a mapping with output, profile, sources; got list"),
         ("", "expected a mapping"),
         ("output: a\noutput: b", "line 2: not valid YAML: the key output is given twice"),
+        ("resample: {{ data }}", "not valid YAML: a key must be plain text"),
+        ("profile: 2024-13-45", "not valid YAML: month must be in 1..12"),
         ("x: !!python/object/apply:os.system [ls]", "not valid YAML"),
     ],
 )
@@ -143,7 +152,7 @@ def test_a_saved_configuration_is_the_same_one(tmp_path: Path) -> None:
     config = load(write(tmp_path), ("thresholds.max_text_area=0.1", "stages.motion.preset=fast"))
     output = Path(config.output)
     output.mkdir()
-    save_config(output / "config.yaml", config, {})
+    save_config(output, config, {})
     assert load_decided(output, []) == config
     changed: Config = load_decided(output, ["thresholds.max_text_area=0.2"])
     assert changed.thresholds["max_text_area"] == 0.2
@@ -153,7 +162,7 @@ def test_deciding_does_not_take_what_would_need_measuring(tmp_path: Path) -> Non
     config = load(write(tmp_path))
     output = Path(config.output)
     output.mkdir()
-    save_config(output / "config.yaml", config, {})
+    save_config(output, config, {})
     with pytest.raises(ConfigError, match="frames changes what is measured; decide takes thresholds, resample, split"):
         load_decided(output, ["frames.fps=2"])
     with pytest.raises(ConfigError, match=r"no config\.yaml there; expected the output folder of a run"):

@@ -1,5 +1,6 @@
 """Runs that are killed, and files that nobody would call videos: nothing is lost, nothing hangs."""
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -64,9 +66,54 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> No
     assert not (tmp_path / "killed" / "manifests").exists()
     assert main([str(config), "--runner", "in-process"]) == 0
     summary = json.loads((tmp_path / "killed" / "summary.json").read_text())
-    assert summary["clips"] == 30 == summary["kept"] + summary["rejected"] + summary["failed"]
+    assert summary["inputs"] == 30 == summary["kept"] + summary["rejected"] + summary["failed"]
     assert 0 < summary["stages"]["header"]["measured"] < 30
     assert shards(tmp_path / "killed") == shards(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["driver", "every process"])
+def test_a_killed_run_on_ray_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, whom: str) -> None:
+    fakes.install()
+    fakes.write_clips(tmp_path / "clips", *[f"clip-{i}.mp4" for i in range(40)])
+    fake = {"stages": fakes.STAGES, "thresholds": {"min_side": 64, **fakes.THRESHOLDS}}
+    assert main([str(write_config(tmp_path, "whole", **fake)), "--runner", "in-process"]) == 0
+    config = write_config(tmp_path, "killed", **fake)
+    code = (
+        "import ray, sys, tests.curation.fakes as f; from curation.run import main\n"
+        "ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False, runtime_env=f.RUNTIME_ENV)\n"
+        f"f.install(); sys.exit(main([{str(config)!r}]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 200
+    while not rows_on_disk(tmp_path / "killed"):
+        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.05)
+    for pid in [*(descendants(process.pid) if whom == "every process" else []), process.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+    measured = rows_on_disk(tmp_path / "killed")
+    assert main([str(config), "--runner", "in-process"]) == 0
+    summary = json.loads((tmp_path / "killed" / "summary.json").read_text())
+    assert all(stage["measured"] <= 40 - measured for stage in summary["stages"].values())
+    assert shards(tmp_path / "killed") == shards(tmp_path / "whole")
+
+
+def rows_on_disk(output: Path) -> int:
+    """Clips whose last stage is stored."""
+    return sum(pq.read_metadata(path).num_rows for path in output.glob("measurements/caption/*/[0-9]*.parquet"))
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below this one."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
+    children = parents.get(pid, [])
+    return [*children, *(below for child in children for below in descendants(child))]
 
 
 def test_every_hostile_file_ends_with_a_verdict_or_a_reason(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.decide import main as decide_main
+from curation.names import SUMMARY
 from curation.outputs import Decision, write_outputs
-from curation.run import SUMMARY
 from curation.summary import save_config
 from manifests.schema import manifest_schema, rejected_schema
 from manifests.shards import metadata, read_manifest
@@ -84,7 +84,7 @@ def test_in_equals_kept_rejected_failed_and_to_measure(tmp_path: Path) -> None:
     for one in clips[:280]:
         made.measure(one, **random_changes(rng))
     summary = decide(made).as_json()
-    assert summary["clips"] == 300
+    assert summary["inputs"] == 300
     assert sum(summary[name] for name in ("kept", "rejected", "failed", "to_measure")) == 300
     assert read_manifest(made.output).num_rows == summary["kept"]
     statuses = [row["status"] for row in rejected(made).values()]
@@ -140,6 +140,42 @@ def test_stills_have_no_bin_and_keep_their_share(tmp_path: Path) -> None:
     assert by_bin == pytest.approx({0: 3.0, 7: 3.0})
 
 
+def test_clips_whose_camera_could_not_be_told_stay_out_of_its_bins(tmp_path: Path) -> None:
+    made = Made(config(tmp_path, resample={"by": "camera_motion"}))
+    clips = [clip(f"{i}.mp4") for i in range(4)]
+    made.listing(clips)
+    for i, one in enumerate(clips):
+        made.measure(one, motion={"camera_motion": None if i == 0 else 3.5})
+    summary = decide(made).as_json()
+    rows = {row["path"]: row for row in read_manifest(made.output).to_pylist()}
+    assert rows["0.mp4"]["motion_bin"] is None
+    assert {row["motion_bin"] for row in rows.values()} == {None, 3}
+    assert {row["sample_weight"] for row in rows.values()} == {1.0}
+    assert summary["motion_histogram"]["unbinned"] == 1
+
+
+def test_an_output_path_is_not_read_as_columns(tmp_path: Path) -> None:
+    made = Made(config(tmp_path, output=str(tmp_path / "source=other" / "kind=image")))
+    made.listing([clip("a.mp4")])
+    made.measure(clip("a.mp4"))
+    decide(made)
+    row = read_manifest(made.output).to_pylist()[0]
+    assert (row["source"], row["kind"]) == ("s", "video")
+
+
+def test_a_damaged_measurement_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = Made(config(tmp_path))
+    made.listing([clip("a.mp4")])
+    made.measure(clip("a.mp4"))
+    save_config(made.output, made.config, made.engines)
+    decide(made)
+    next((made.output / "measurements" / "text").rglob("*.parquet")).write_bytes(b"")
+    assert decide_main([str(made.output)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"stopped: {made.output / 'measurements'}: cannot be read: ")
+    assert said.count("\n") == 1
+
+
 def test_the_split_follows_the_file_and_not_the_dataset(tmp_path: Path) -> None:
     made = Made(config(tmp_path, split={"val_fraction": 0.3}))
     clips = [clip(f"{i}.mp4") for i in range(200)]
@@ -163,7 +199,7 @@ def test_deciding_again_moves_clips_and_lists_what_was_never_measured(
     made.listing([clip("good.mp4"), clip("text.mp4")])
     made.measure(clip("good.mp4"))
     made.measure(clip("text.mp4"), ["header", "decode", "quality", "text"], text={"text_area": 0.05})
-    save_config(made.output / "config.yaml", made.config, made.engines)
+    save_config(made.output, made.config, made.engines)
     before = decide(made)
     assert before.status == {"kept": 1, "rejected": 1}
     kept = files(made.output / "manifests")

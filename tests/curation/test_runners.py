@@ -11,10 +11,12 @@ import pytest
 import ray
 import yaml
 
-from curation.ray_runner import shutdown
+from curation.fingerprint import describe_engines
+from curation.ray_runner import RayRunner, shutdown
 from curation.run import main
+from curation.worker import Task
 from manifests.shards import read_manifest
-from tests.curation import fakes
+from tests.curation import fakes, made
 from tests.curation.made import GOOD
 
 
@@ -125,7 +127,7 @@ def test_a_clip_that_hangs_its_worker_fails_and_the_others_go_on(tmp_path: Path,
     found = ends(tmp_path / "out")
     text = "its worker was lost 2 times, the last time at quality: did not finish within 20 s"
     assert found["hang-2.mp4"] == ("quality", text)
-    assert not list((tmp_path / "out" / "measurements" / ".trace").iterdir())
+    assert not (tmp_path / "out" / "measurements" / ".trace").exists()
     assert (found["a-1.mp4"], found["b-3.mp4"]) == ("kept", "kept")
 
 
@@ -153,8 +155,8 @@ def test_a_cluster_that_others_hold_is_not_waited_for_without_end(
     assert curate(tmp_path, execution={"start_timeout_s": 3}) == 1
     ray.kill(hog)
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "no worker could be started in" in line
-    assert "the cluster has 0 of 2 CPUs free" in line
+    assert "no worker for header..caption could be started in" in line
+    assert "the cluster has 0 of 2 CPUs and 0 of 0 GPUs free" in line
 
 
 @pytest.mark.parametrize("runner", ["in-process", "ray"])
@@ -166,6 +168,28 @@ def test_an_engine_that_cannot_be_set_up_stops_the_run_with_one_line(
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("stopped: ")
     assert line.endswith("the engine of text cannot be set up: OSError: weights are damaged")
+
+
+@pytest.mark.slow
+def test_a_lone_worker_that_is_lost_late_is_replaced(tmp_path: Path, cluster: None) -> None:
+    names = [f"good-{i}.mp4" for i in range(4)]
+    fakes.write_clips(tmp_path / "clips", *names, "kill-7.mp4")
+    assert curate(tmp_path, execution={"workers": 1, "start_timeout_s": 60, "clip_deadline_s": 30}) == 0
+    found = ends(tmp_path / "out")
+    assert found.pop("kill-7.mp4")[0] == "quality"
+    assert found == dict.fromkeys(names, "kept")
+
+
+def test_a_clip_given_up_before_its_first_stage_keeps_what_earlier_pools_measured(
+    tmp_path: Path, cluster: None
+) -> None:
+    config = made.config(tmp_path)
+    runner = RayRunner(config, describe_engines(config))
+    task = Task(made.clip("a.mp4"), {"header": {}, "decode": {}}, new={"header": {"width": 1}, "decode": {}})
+    given_up = runner._give_up(task, "gone")
+    assert given_up.over
+    assert list(given_up.new) == ["header", "decode", "quality"]
+    assert given_up.new["quality"]["error"] == "its worker was lost 2 times, the last time at quality: gone"
 
 
 @pytest.mark.slow

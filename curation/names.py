@@ -1,0 +1,5 @@
+"""Names of the files in an output folder that are not Parquet."""
+
+CONFIG = "config.yaml"
+ENGINES = "measurements/engines.json"
+SUMMARY = "summary.json"
