@@ -35,7 +35,7 @@ $(VENV)/dev: pyproject.toml requirements.lock | $(UV)
 	touch $@ $(VENV)/core
 
 lock: | $(UV)
-	$(UV) pip compile --quiet --universal --all-extras --no-annotate --no-emit-index-url pyproject.toml --output-file requirements.lock
+	$(UV) pip compile --quiet --universal --all-extras --no-annotate pyproject.toml --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) runs build dist
