@@ -236,3 +236,8 @@ def test_resuming_measures_only_what_is_lacking(tmp_path: Path) -> None:
     assert measured(frames={"crop": "center"}) == {"crop": 2, "embedding": 2, "motion": 2, "caption": 2}
     (tmp_path / "clips" / "a-1.mp4").touch()
     assert measured() == dict.fromkeys(GOOD, 1)
+    # A tightened threshold re-decides only; loosened again, it measures only what it brings in.
+    fakes.write_clips(tmp_path / "clips", "new-4.mp4")
+    assert measured(thresholds={"min_side": 100}) == {"header": 1}
+    assert ends(tmp_path / "out")["a-1.mp4"] == "resolution"
+    assert measured() == dict.fromkeys(list(GOOD)[1:], 1)
