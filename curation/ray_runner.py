@@ -291,6 +291,6 @@ def _last_line(error: BaseException) -> str:
 
 
 def shutdown() -> None:
-    """Leave the cluster, and end it if `connect` started it."""
+    """Leave the cluster, and end it if `connect` started it; otherwise that happens when the process ends."""
     with contextlib.suppress(RayError):
         ray.shutdown()

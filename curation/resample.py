@@ -16,7 +16,8 @@ from curation.config import Resample
 class Weights:
     """Sample weights: the expected number of draws of a clip in an epoch of as many draws as there are clips.
 
-    bins: float64 (bins,), one per motion bin, 0 for an empty bin. image: the weight of a still image.
+    bins: float64 (bins,), one per motion bin, 0 for an empty bin. image: the weight of a still, or
+    of a clip whose motion could not be told.
     """
 
     bins: np.ndarray

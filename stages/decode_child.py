@@ -118,7 +118,7 @@ def answer(request: dict[str, Any], memory: MemoryFile) -> dict[str, Any]:
         try:
             # By its number, a hostile name cannot be taken for an URL, an option or a pattern.
             return answer_open(f"/dev/fd/{fd}", request, memory)
-        except Exception:
+        except Exception:  # raised again: only asks first whether the storage, not the content, is at fault
             read_through(fd)
             raise
     except MediaError as error:
