@@ -24,6 +24,7 @@ class FolderSource(Strict):
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     kind: Literal["folder"]
     root: str = Field(min_length=1)
+    licence: str | None = Field(None, min_length=1, max_length=200)  # for the cards of exports
 
 
 class Resample(Strict):
