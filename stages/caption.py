@@ -9,7 +9,6 @@ the same phrase means the same motion near and far.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -21,6 +20,7 @@ from stages.frames import FrameSpec
 from stages.image_text import ImageText
 from stages.minigpt4 import MiniGPT4
 from stages.openai_caption import OpenAICaption
+from stages.track import CAMERA, Track, framing, net, swing, track
 
 # In face heights, rolls in radians; motion below these is not spoken of.
 DRIFT = 0.09  # net path of a translation
@@ -30,7 +30,6 @@ SWING = 0.045  # of a translation back and forth, from one turning point to the 
 
 # How often what goes back and forth turns at least. A hand that holds a camera sways, but slowly.
 TURNS, TURNS_CAMERA_UNKNOWN = 2, 4
-STEADY = 0.7  # a motion keeps its direction where its net path is this share of its length
 HEAD_SWING = 0.12  # face heights; a larger swing is no nod or shake, but the head moved about
 BODY_SWING = 0.4  # face heights; a larger swing takes the body with it
 NECK = 1.0  # face heights at most from the neck to the middle of the face that swings about it
@@ -44,71 +43,6 @@ TALK, MOUTHING = 0.5, 0.18  # shares of the steps with a moving mouth
 RESTLESS = 0.01  # half the mean change of motion per step, face heights, of one who moves without going anywhere
 
 WEAK, STRONG = 3.0, 12.0  # grid px per step: intensity that the camera does not explain
-CAMERA = 1.0  # grid px per step from which on the camera moves
-
-
-@dataclass(frozen=True)
-class Track:
-    """How a person moves, by what the motion stage measured per pair of grid frames; arrays are float64 (pairs,).
-
-    x, y: of the face relative to the camera, or on the screen where the camera is not known, in face heights; screen_x,
-    screen_y: on the screen. grow: relative change of its size; grown: the same over all pairs, by its boxes. roll:
-    radians, clockwise on screen. mouth, cheek: motion within the mouth region and in the rest of the face, grid px.
-    camera_x, camera_y: grid px; camera_zoom: relative. height: of the face, grid px. whole: the picture shows the whole
-    person.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    screen_x: np.ndarray
-    screen_y: np.ndarray
-    grow: np.ndarray
-    grown: float
-    roll: np.ndarray
-    mouth: np.ndarray
-    cheek: np.ndarray
-    camera_x: np.ndarray
-    camera_y: np.ndarray
-    camera_zoom: np.ndarray
-    camera_known: bool
-    height: float
-    whole: bool
-
-
-def track(
-    face_motion: Sequence[Sequence[float]], face_boxes: Sequence[Sequence[float]], size: int, camera_known: bool
-) -> Track:
-    """The Track of one clip; arguments as in `describe`."""
-    boxes = np.asarray(face_boxes, float)
-    box = np.median(boxes, axis=0)
-    face_x, face_y, height = (box[0] + box[2] - size) / 2, (box[1] + box[3] - size) / 2, box[3] - box[1]
-    dx, dy, grow, roll, mouth, cheek, cam_x, cam_y, zoom, cam_roll = np.array(face_motion, float).T
-    screen_x = dx + cam_x + zoom * face_x - cam_roll * face_y
-    screen_y = dy + cam_y + zoom * face_y + cam_roll * face_x
-    if not camera_known:  # for most pairs; the few others do not go with them
-        dx, dy, grow, roll = screen_x, screen_y, grow + zoom, roll + cam_roll
-        cam_x = cam_y = zoom = np.zeros_like(dx)
-    elif np.hypot(cam_x, cam_y).mean() >= CAMERA:  # what the face does against a moving ground that is not known
-        for steps in (dx, dy, grow, roll):
-            steps[(cam_x == 0) & (cam_y == 0)] = 0.0
-    grown = _growth(boxes) - float(zoom.sum())
-    return Track(
-        dx / height,
-        dy / height,
-        screen_x / height,
-        screen_y / height,
-        grow,
-        grown,
-        roll,
-        mouth,
-        cheek,
-        cam_x,
-        cam_y,
-        zoom,
-        camera_known,
-        height,
-        whole=framing(box, size) == "full-body",
-    )
 
 
 def describe(
@@ -138,16 +72,6 @@ def describe(
     else:
         action, camera = "moving" if motion_intensity - (camera_motion or 0.0) >= CAMERA else "holding still", ""
     return f"{article} {shot} video of a person {action}{camera}.", action
-
-
-def framing(box: Sequence[float], size: int) -> str:
-    """How much of a person the grid shows: by the height of the face, and by the room below the chin in face heights
-    (the chest ends some two of them below the chin, the knees some six)."""
-    height = box[3] - box[1]
-    below = (size - box[3]) / height
-    if height >= 0.45 * size:
-        return "close-up"
-    return "head-and-shoulders" if below < 1.5 else "upper-body" if below < 4.5 else "full-body"
 
 
 def act(seen: Track, intensity: float) -> str:
@@ -240,41 +164,9 @@ def camera_moves(seen: Track) -> bool:
     return float(np.hypot(seen.camera_x, seen.camera_y).mean()) >= CAMERA
 
 
-def net(steps: np.ndarray, limit: float) -> float:
-    """The net path of these steps where it is at least `limit` and keeps its direction, else 0. It may not hang on two
-    steps, on which flow may have failed."""
-    path = float(steps.sum())
-    most = float(np.sort(steps * np.sign(path))[:-2].sum())
-    return path if abs(path) >= max(limit, STEADY * float(np.abs(steps).sum())) and most >= limit / 2 else 0.0
-
-
-def swing(steps: np.ndarray, limit: float, turns: int) -> float:
-    """The median length between the turning points of a path that turns `turns` times or more, each time by at least
-    `limit`, else 0."""
-    path = np.concatenate([[0.0], np.cumsum(steps)])
-    ends, low, high, way = [], path[0], path[0], 0  # ends: where the path begins, then where it turns
-    for at in path[1:]:
-        low, high = min(low, at), max(high, at)
-        if way >= 0 and at <= high - limit:
-            ends.append(high)
-            low, high, way = at, at, -1
-        elif way <= 0 and at >= low + limit:
-            ends.append(low)
-            low, high, way = at, at, 1
-    ends.append(high if way > 0 else low)
-    return float(np.median(np.abs(np.diff(ends)))) if len(ends) - 2 >= turns else 0.0
-
-
 def _agreed(a: float, b: float) -> float:
     """The smaller of two paths that have the same direction, else 0."""
     return min(a, b, key=abs) if a * b > 0 else 0.0
-
-
-def _growth(boxes: np.ndarray) -> float:
-    """Change of the logarithm of a face's height over its boxes (k, 4), by the means of their halves; 0 for one box."""
-    sizes = np.log(boxes[:, 3] - boxes[:, 1])
-    half = len(sizes) // 2
-    return 2 * float(sizes[-half:].mean() - sizes[:half].mean()) if half else 0.0
 
 
 class Kinematic:

@@ -16,12 +16,13 @@ from examples.rendering import Rendered, render
 from flows.dis import PRESETS, dis_flow
 from flows.kinematics import COLUMNS
 from stages.base import Measured, Params, Sample
-from stages.caption import STAGE, Kinematic, describe, framing, net, swing
+from stages.caption import STAGE, Kinematic, describe
 from stages.clip import Clip
 from stages.crop import Square, SquareParams
 from stages.face import Dlib, DlibParams
 from stages.frames import FrameSpec
 from stages.motion import Dis, DisParams, motion_from_flow
+from stages.track import framing, net, swing
 from tests.stages.samples import columns_of, real
 
 BOX = [200.0, 140.0, 320.0, 260.0]  # a face 120 px high
