@@ -19,8 +19,9 @@ def build_engine(stage: Stage, chosen: Chosen, config: Config) -> Engine:
 def describe_engines(config: Config) -> dict[str, dict[str, Any]]:
     """Per stage, in order: engine, version, parameters and fingerprint, as they go into the manifests' metadata.
 
-    A fingerprint covers the engine, its version and parameters, how frames are chosen and decoded where the stage sees
-    frames, the crop where it sees the grid, and the fingerprints of the stages that it reads; never a threshold.
+    A fingerprint covers the stage's columns, the engine, its version and parameters, how frames are chosen and decoded
+    where the stage sees frames, the crop where it sees the grid, and the fingerprints of the stages that it reads;
+    never a threshold.
     """
     described: dict[str, dict[str, Any]] = {}
     for stage, chosen in config.stage_table():
@@ -34,6 +35,7 @@ def describe_engines(config: Config) -> dict[str, dict[str, Any]]:
             del frames["crop"]
         key = {
             "stage": stage.name,
+            "columns": [field.name for field in stage.fields],
             "engine": chosen.engine,
             "version": version,
             "params": {k: v for k, v in chosen.params.items() if k not in engine.Params.operational},

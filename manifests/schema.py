@@ -47,8 +47,10 @@ _ALL = [
     _field("quality_frame", pa.int16(), "index of that frame in the grid", "", ">=0"),
     # text
     _field("text_area", pa.float32(), "union of text boxes over frame area, largest looked-at frame", "", "0..1"),
+    _field("text_frame", pa.int16(), "index of that frame in the grid", "", ">=0"),
     # face, on whole frames
     _field("face_count", pa.int16(), "most faces on any looked-at frame", "", ">=0"),
+    _field("face_count_frame", pa.int16(), "index in the grid of the first frame with that many", "", ">=0"),
     _field("face_fraction", pa.float32(), "share of looked-at frames with exactly one face", "", "0..1"),
     _field("face_score", pa.float32(), "median detection score of the largest face; scale is the engine's"),
     _field("face_frames", pa.list_(pa.int16()), "grid indices of the looked-at frames on which a face was found"),

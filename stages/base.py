@@ -31,13 +31,15 @@ class ClipError(Exception):
 class Rule:
     """A verdict rule: reject with `reason` when `column` is below (`<`) or above (`>`) the threshold.
 
-    `threshold` is a key of the thresholds or a fixed number. A null column never rejects.
+    `threshold` is a key of the thresholds or a fixed number. A null column never rejects. `frame` names the column
+    with the grid index of the frame that shows it, where one does.
     """
 
     reason: str
     column: str
     op: Literal["<", ">"]
     threshold: str | float
+    frame: str | None = None
 
     def limit(self, thresholds: Mapping[str, float]) -> float:
         """The number compared with."""

@@ -41,10 +41,13 @@ def face_columns(found: Mapping[int, Sequence[Detection]], shape: tuple[int, int
     """
     assert found
     largest = {i: max(faces, key=lambda f: _area(f.clipped(shape))) for i, faces in sorted(found.items()) if faces}
+    counts = {i: len(faces) for i, faces in sorted(found.items())}
+    most = max(counts, key=lambda i: counts[i])
     marked = any(face.landmarks is not None for face in largest.values())
     return {
-        "face_count": max(len(faces) for faces in found.values()),
-        "face_fraction": sum(len(faces) == 1 for faces in found.values()) / len(found),
+        "face_count": counts[most],
+        "face_count_frame": most,
+        "face_fraction": sum(count == 1 for count in counts.values()) / len(counts),
         "face_score": median(face.score for face in largest.values()) if largest else None,
         "face_frames": list(largest),
         "frame_boxes": [list(face.clipped(shape)) for face in largest.values()],

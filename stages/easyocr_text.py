@@ -87,16 +87,19 @@ class EasyOcr:
         self.reader = reader
 
     def measure(self, batch: Sequence[Sample]) -> list[Measured | ClipError]:
-        """text_area of each sample, of the looked-at frame that has most."""
-        chosen = [sample.images()[sample.spread(self.params.frames)] for sample in batch]
-        areas: list[float] = [0.0] * len(batch)
+        """text_area of each sample, of the looked-at frame that has most, and which one that is."""
+        looked_at = [sample.spread(self.params.frames) for sample in batch]
+        chosen = [sample.images()[frames] for sample, frames in zip(batch, looked_at, strict=True)]
+        areas: list[list[float]] = [[] for _ in batch]
         for shape in dict.fromkeys(images.shape[1:] for images in chosen):
             owners = [i for i, images in enumerate(chosen) if images.shape[1:] == shape for _ in images]
             same = np.concatenate([images for images in chosen if images.shape[1:] == shape])
             for i, readings in zip(owners, self.read(same), strict=True):
-                area = text_area(readings, shape[:2], self.params.min_characters, self.params.min_score)
-                areas[i] = max(areas[i], area)
-        return [Measured({"text_area": area}) for area in areas]
+                areas[i].append(text_area(readings, shape[:2], self.params.min_characters, self.params.min_score))
+        return [
+            Measured({"text_area": max(found), "text_frame": frames[found.index(max(found))]})
+            for frames, found in zip(looked_at, areas, strict=True)
+        ]
 
     def read(self, images: np.ndarray) -> list[list[Reading]]:
         """What is written on each of several images of one size, uint8 RGB (b, h, w, 3)."""

@@ -70,6 +70,7 @@ STAGE = Stage(
     needs="frames",
     fields=fields(
         "face_count",
+        "face_count_frame",
         "face_fraction",
         "face_score",
         "face_frames",
@@ -80,8 +81,8 @@ STAGE = Stage(
     ),
     engines={"dlib": Dlib, "insightface": InsightFace},
     rules=(
-        Rule("no_face", "face_count", "<", 1.0),
-        Rule("multiple_faces", "face_count", ">", "max_faces"),
+        Rule("no_face", "face_count", "<", 1.0, frame="face_count_frame"),
+        Rule("multiple_faces", "face_count", ">", "max_faces", frame="face_count_frame"),
         Rule("face_lost", "face_fraction", "<", "min_face_fraction"),
         Rule("low_face_confidence", "face_score", "<", "min_face_score"),
         Rule("different_faces", "face_similarity", "<", "min_face_similarity"),

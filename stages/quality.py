@@ -67,5 +67,5 @@ STAGE = Stage(
     needs="frames",
     fields=fields("quality_score", "quality_frame"),
     engines={"blur": Blur, "clip_iqa": ClipIqa},
-    rules=(Rule("quality", "quality_score", "<", "min_quality"),),
+    rules=(Rule("quality", "quality_score", "<", "min_quality", frame="quality_frame"),),
 )

@@ -61,17 +61,18 @@ class RapidOcr:
         self.ocr(nothing, use_det=False)
 
     def measure(self, batch: Sequence[Sample]) -> list[Measured | ClipError]:
-        """text_area of each sample, of the looked-at frame that has most."""
+        """text_area of each sample, of the looked-at frame that has most, and which one that is."""
         return [self._one(sample) for sample in batch]
 
     def _one(self, sample: Sample) -> Measured:
         images = sample.images()
         params = self.params
-        areas = [
-            text_area(self.read(images[i]), images.shape[1:3], params.min_characters, params.min_score)
+        areas = {
+            i: text_area(self.read(images[i]), images.shape[1:3], params.min_characters, params.min_score)
             for i in sample.spread(params.frames)
-        ]
-        return Measured({"text_area": max(areas)})
+        }
+        most = max(areas, key=lambda i: areas[i])
+        return Measured({"text_area": areas[most], "text_frame": most})
 
     def read(self, image: np.ndarray) -> list[Reading]:
         """What is written on a uint8 RGB image (h, w, 3)."""
@@ -92,7 +93,7 @@ class RapidOcr:
 STAGE = Stage(
     name="text",
     needs="frames",
-    fields=fields("text_area"),
+    fields=fields("text_area", "text_frame"),
     engines={"rapidocr": RapidOcr, "easyocr": EasyOcr},
-    rules=(Rule("text_overlay", "text_area", ">", "max_text_area"),),
+    rules=(Rule("text_overlay", "text_area", ">", "max_text_area", frame="text_frame"),),
 )

@@ -31,9 +31,10 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "decode": {"decoder": "decord", "grid_fps": 4.0, "grid_frames": 16, "grid_size": 512},
     "quality": {"quality_score": 0.5, "quality_frame": 8},
-    "text": {"text_area": 0.0},
+    "text": {"text_area": 0.0, "text_frame": 0},
     "face": {
         "face_count": 1,
+        "face_count_frame": 0,
         "face_fraction": 1.0,
         "face_score": 1.5,
         "face_frames": [0, 5, 10, 15],

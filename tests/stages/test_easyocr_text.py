@@ -204,12 +204,16 @@ def test_the_area_is_that_of_the_frame_with_most_text_and_of_text_that_counts(
     samples = [sample(wide[[0]]), sample(small), sample(wide[[0, 1]]), sample(wide[[1, 0]]), sample(wide[[1]])]
     built = EasyOcr(EasyOcrParams(frames=2, min_characters=1, min_score=0.05), FrameSpec())
     built.reader = ours.reader
-    areas = [m.columns["text_area"] for m in built.measure(samples)]  # type: ignore[union-attr]
+    results = built.measure(samples)
+    areas = [m.columns["text_area"] for m in results]  # type: ignore[union-attr]
+    most = [m.columns["text_frame"] for m in results]  # type: ignore[union-attr]
     expected = [text_area(found, wide.shape[1:3], 1, 0.05) for found in batched]
     assert 0 < min(expected) < max(expected) < 1
     assert areas[0] == pytest.approx(expected[0])
     assert areas[2] == areas[3] == pytest.approx(max(expected))
+    assert {most[2], most[3]} == {0, 1}
+    assert most[2] == expected.index(max(expected))
     assert areas[4] == pytest.approx(expected[1])
     strict = EasyOcr(EasyOcrParams(min_score=1), FrameSpec())
     strict.reader = ours.reader
-    assert strict.measure(samples[:1]) == [Measured({"text_area": 0.0})]
+    assert strict.measure(samples[:1]) == [Measured({"text_area": 0.0, "text_frame": 0})]

@@ -23,6 +23,7 @@ def test_columns_of_one_face() -> None:
     moved = Detection((12, 20, 52, 60), 2.5)
     assert face_columns({0: [BIG], 5: [moved]}, (100, 100)) == {
         "face_count": 1,
+        "face_count_frame": 0,
         "face_fraction": 1.0,
         "face_score": 2.0,
         "face_frames": [0, 5],
@@ -34,7 +35,8 @@ def test_columns_of_one_face() -> None:
 
 
 def test_the_largest_face_speaks_for_its_frame() -> None:
-    found = face_columns({0: [SMALL, BIG], 5: [BIG]}, (100, 100))
+    found = face_columns({0: [BIG], 5: [SMALL, BIG]}, (100, 100))
+    assert found["face_count_frame"] == 5
     assert found["frame_boxes"] == [[10, 20, 50, 60]] * 2
     assert found["face_score"] == 1.5
     assert found["face_count"] == 2

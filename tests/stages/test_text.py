@@ -99,9 +99,10 @@ def test_every_clip_gets_the_most_of_its_looked_at_frames(engine: RapidOcr) -> N
     late[15] = image
     unseen[3] = image
     results = [columns_of(result) for result in engine.measure([sample(clean), sample(late), sample(unseen)])]
-    assert [set(result) for result in results] == [{"text_area"}] * 3
+    assert [set(result) for result in results] == [{"text_area", "text_frame"}] * 3
     assert results[0]["text_area"] == 0.0
     assert results[1]["text_area"] == text_area(engine.read(image), (512, 512), 2, 0.6)
+    assert results[1]["text_frame"] == 15
     assert results[2]["text_area"] == 0.0
     assert [verdict(STAGE, result, {"max_text_area": 0.02}) for result in results] == [None, "text_overlay", None]
 
