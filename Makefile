@@ -31,7 +31,7 @@ $(VENV)/core: pyproject.toml requirements.lock | $(UV)
 	touch $@
 
 $(VENV)/dev: pyproject.toml requirements.lock | $(UV)
-	$(UV) pip install --quiet --python $(RUN) --constraint requirements.lock --editable '.[dev,paper,train]'
+	$(UV) pip install --quiet --python $(RUN) --constraint requirements.lock --editable '.[dev,s3,paper,train]'
 	touch $@ $(VENV)/core
 
 lock: | $(UV)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,29 +14,44 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from manifests.storage import Remote, place
+
 METADATA_KEY = b"human_motion"
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and is removed when it does not."""
+def whole(path: Path | Remote) -> Iterator[Path]:
+    """A temporary local path whose content takes the place of `path` when the block ends well, and is removed when it
+    does not. It is on the disk before it has the name, so that no loss of power leaves half a file either."""
+    if isinstance(path, Remote):
+        with tempfile.TemporaryFile() as file:  # it has no name that a killed process could leave behind
+            local = Path(f"/proc/self/fd/{file.fileno()}")
+            yield local
+            path.upload(local)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         os.replace(temporary, path)  # noqa: PTH105
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_table(path: Path, table: pa.Table) -> None:
+def write_table(path: Path | Remote, table: pa.Table) -> None:
     """One Parquet file, whole or not at all."""
     with whole(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
 def write_shards(
-    folder: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema, metadata: dict[str, Any], rows: int = 50_000
+    folder: Path | Remote,
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    metadata: dict[str, Any],
+    rows: int = 50_000,
 ) -> int:
     """Write `batches` as part-00000.parquet, ... of at most `rows` rows each, and return the number of rows.
 
@@ -74,31 +90,48 @@ def _chunks(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -> 
         yield (pa.Table.from_batches(waiting) if waiting else schema.empty_table()).combine_chunks()
 
 
-def shards(path: str | Path) -> list[Path]:
-    """The shards at `path`: one file, a folder of them, or the output folder of a run (its kept clips).
+def shards(path: str | Path | Remote) -> list[Path | Remote]:
+    """The shards at `path`, a local one or a URI: one file, a folder of them, or the output folder of a run (its kept
+    clips).
 
     Raises ValueError with one line when there are none.
     """
-    path = Path(path)
+    path = place(path)
     if path.is_file():
         return [path]
     for folder in (path / "manifests", path):
-        found = sorted(folder.glob("*.parquet"))
+        found: list[Path | Remote] = sorted(folder.glob("*.parquet"), key=str)
         if found:
             return found
     what = "no Parquet shards" if path.is_dir() else "no such file or folder"
     raise ValueError(f"{path}: {what}; a run writes its manifest to OUTPUT/manifests/part-00000.parquet")
 
 
-def read_manifest(path: str | Path, columns: list[str] | None = None) -> pa.Table:
+def read_manifest(path: str | Path | Remote, columns: list[str] | None = None) -> pa.Table:
     """All rows of the shards at `path` (see `shards`), with the first shard's metadata."""
-    return pa.concat_tables(pq.read_table(shard, columns=columns) for shard in shards(path))
+    return pa.concat_tables(read_table(shard, columns) for shard in shards(path))
 
 
-def metadata(path: str | Path) -> dict[str, Any]:
+def read_table(shard: Path | Remote, columns: list[str] | None = None) -> pa.Table:
+    """The rows of one Parquet file."""
+    if isinstance(shard, Path):
+        return pq.read_table(shard, columns=columns)
+    with shard.open() as file:
+        return pq.read_table(file, columns=columns)
+
+
+def read_schema(shard: Path | Remote) -> pa.Schema:
+    """The schema of one Parquet file."""
+    if isinstance(shard, Path):
+        return pq.read_schema(shard)
+    with shard.open() as file:
+        return pq.read_schema(file)
+
+
+def metadata(path: str | Path | Remote) -> dict[str, Any]:
     """The metadata that the run wrote into the shards: roots, frames, engines, thresholds, schema version."""
     first = shards(path)[0]
-    found = (pq.read_schema(first).metadata or {}).get(METADATA_KEY)
+    found = (read_schema(first).metadata or {}).get(METADATA_KEY)
     if found is None:
         raise ValueError(
             f"{first}: not a manifest of this project: its Parquet metadata has no {METADATA_KEY.decode()}"

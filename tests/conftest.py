@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from manifests import storage
+from tests.faulty_s3 import CREDENTIALS, FaultyS3, clear_clients
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,3 +23,35 @@ def shared() -> Path:
     if not (path / "clips").is_dir():
         pytest.skip(f"no real clips at {path}: set HUMAN_MOTION_SHARED")
     return path
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """URL of a real S3 server on loopback, empty at first."""
+    moto = pytest.importorskip("moto.server")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    """The server behind a proxy that breaks requests as its `plan` says, and the environment of its clients."""
+    pytest.importorskip("s3fs")
+    monkeypatch.setattr(storage, "PAUSES_S", (0.01,) * len(storage.PAUSES_S))
+    with FaultyS3(s3_server) as proxy:
+        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": proxy.url}.items():
+            monkeypatch.setenv(name, value)
+        urllib.request.urlopen(urllib.request.Request(f"{s3_server}/moto-api/reset", method="POST")).close()
+        yield proxy
+        clear_clients()
+
+
+@pytest.fixture
+def bucket(s3: FaultyS3) -> storage.Remote:
+    """An empty bucket."""
+    urllib.request.urlopen(urllib.request.Request(f"{s3.url}/bucket", method="PUT")).close()
+    return storage.Remote("s3://bucket")
