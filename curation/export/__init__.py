@@ -1,0 +1,1 @@
+"""Kept clips in the forms that others read."""
