@@ -29,6 +29,7 @@ MIT_CLIP = "MIT (openai/CLIP)"
 APACHE_EASYOCR = "Apache-2.0 (JaidedAI/EasyOCR)"
 INSIGHTFACE = "non-commercial research only (deepinsight/insightface)"
 BSD_TORCHVISION = "BSD-3-Clause (pytorch/vision); trained on data sets with terms of their own"
+FACENET = "MIT (timesler/facenet-pytorch)"
 BSD_LAVIS = "BSD-3-Clause (salesforce/LAVIS)"
 
 _CLIP = "https://openaipublic.azureedge.net/clip/models"
@@ -38,6 +39,7 @@ _SCRFD = "https://github.com/deepinsight/insightface/tree/master/detection/scrfd
 _RAFT = "https://download.pytorch.org/models"
 _LAVIS = "https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2"
 _MINIGPT4 = "https://github.com/Vision-CAIR/MiniGPT-4"
+_FACENET = "https://github.com/timesler/facenet-pytorch"
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,14 @@ def _scrfd(name: str, sha256: str, size: int) -> Weight:
     return Weight(name, f"insightface/{name}.onnx", _SCRFD, INSIGHTFACE, size, sha256, by_hand=True)
 
 
-def _raft(name: str, file: str, sha256: str, size: int) -> Weight:
+def _raft(name: str, file: str, sha256: str | None = None, size: int | None = None) -> Weight:
     caches = (f"$TORCH_HOME/hub/checkpoints/{file}", f"~/.cache/torch/hub/checkpoints/{file}")
     return Weight(name, f"raft/{file}", f"{_RAFT}/{file}", BSD_TORCHVISION, size, sha256, caches=caches)
+
+
+def _mtcnn(name: str, sha256: str, size: int) -> Weight:
+    origin = f"{_FACENET}/raw/master/data/{name}.pt"
+    return Weight(f"mtcnn-{name}", f"facenet/{name}.pt", origin, FACENET, size, sha256)
 
 
 # CLIP's hashes stand in its addresses, RAFT's begin in its file names; the others, and the sizes, are those that
@@ -118,6 +125,29 @@ _ALL = (
         "raft_small_C_T_V2-01064c6d.pth",
         "01064c6dba73b0fc9fc8edf772248560a00a3acfd62ac6677e9eeebad9680e27",
         4006189,
+    ),
+    # The metrics of training.evaluate.
+    _raft("raft_large_things", "raft_large_C_T_V1-22a6c225.pth"),
+    Weight(
+        "amt-s",
+        "amt/amt-s.pth",
+        "https://huggingface.co/lalala125/AMT/resolve/main/amt-s.pth",
+        "non-commercial: CC BY-NC 4.0 (MCG-NKU/AMT)",
+    ),
+    Weight(
+        "dover",
+        "dover/DOVER.pth",
+        "https://github.com/QualityAssessment/DOVER/releases/download/v0.1.0/DOVER.pth",
+        "MIT (VQAssessment/DOVER); trained on LSVQ",
+    ),
+    _mtcnn("pnet", "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f", 28570),
+    _mtcnn("rnet", "bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86", 403147),
+    _mtcnn("onet", "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d", 1559269),
+    Weight(
+        "facenet-vggface2",
+        "facenet/20180402-114759-vggface2.pt",
+        f"{_FACENET}/releases/download/v2.2.9/20180402-114759-vggface2.pt",
+        f"{FACENET}; trained on VGGFace2, for non-commercial research",
     ),
     Weight("eva-vit-g", "minigpt4/eva_vit_g.pth", f"{_LAVIS}/eva_vit_g.pth", BSD_LAVIS),
     Weight(
