@@ -18,6 +18,7 @@ from curation.config import Config
 from curation.config_file import load
 from curation.errors import ConfigError, Stopped
 from curation.fingerprint import build_engine, describe_engines
+from curation.forgotten import without_forgotten
 from curation.names import SUMMARY
 from curation.sources import list_clips
 from stages import weights
@@ -104,7 +105,8 @@ def run(config: Config, runner: str, limit: int | None = None, retry_failed: boo
     output = Path(config.output)
     engines = describe_engines(config)
     ignored: Counter[str] = Counter()
-    found = write_listing(output, list_clips(config.sources, limit, ignored))
+    clips = without_forgotten(list_clips(config.sources, limit, ignored), output, ignored)
+    found = write_listing(output, clips)
     save_config(output, config, engines)
     print(f"{found:,} clips listed in {len(config.sources)} source(s)", flush=True)
     with Measurements(output, config, engines, "all" if retry_failed else "transient") as known:

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import multiprocessing
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -87,7 +87,6 @@ class Export:
         self._remove_all_but(names)
         if self.to == "hf":
             write_card(self.config, self.dest, self.form)
-
         print(f"{dataset.count - len(failed):,} clips in {len(names)} shard(s) at {self.dest}, {made} made now")
         for error in failed[:10]:
             print(f"  not exported: {error['path']}: {error['error']}")
@@ -135,11 +134,20 @@ class Export:
         found = json.loads(note.read_text(encoding="utf-8"))
         return found["key"] == key and not found["failed"]
 
+    def drop(self, clips: Collection[str]) -> None:
+        """Remove the shards that hold one of these clips; `run` makes them again from what the manifest then has."""
+        for note in sorted((self.dest / NOTES).glob("*.json")):
+            if not set(clips).isdisjoint(json.loads(note.read_text(encoding="utf-8"))["clips"]):
+                self._remove(note)
+
     def _remove_all_but(self, names: set[str]) -> None:
-        for note in (self.dest / NOTES).glob("*.json"):
+        for note in sorted((self.dest / NOTES).glob("*.json")):
             if note.stem not in names:
-                remove_shard(self._shard(note.stem))
-                note.unlink()
+                self._remove(note)
+
+    def _remove(self, note: Path) -> None:
+        remove_shard(self._shard(note.stem))
+        note.unlink()
 
 
 def remove_shard(path: Path) -> None:
