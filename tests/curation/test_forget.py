@@ -23,14 +23,14 @@ from tests.curation.made import Made, clip, config
 from tests.media import write_video
 
 SIDE = 96
-STAY = [clip("stay.mp4"), clip("a/stay.mp4"), clip("blurred.mp4"), clip("broken.mp4")]
+STAY = [clip("stay.mp4"), clip("a/stay.mp4"), clip("more.mp4"), clip("blurred.mp4"), clip("broken.mp4")]
 GO = clip("a/go <1>.mp4")
 FAILED = clip("a/failed.mp4")
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
-    """A run over six clips, decided, with flows and a cache."""
+    """A run over seven clips, decided, with flows and a cache."""
     made = Made(config(tmp_path, frames={"size": SIDE}))
     square = {
         "header": {"width": SIDE, "height": SIDE, "short_side": 720, "fps": 30.0},
@@ -53,7 +53,7 @@ def made(tmp_path: Path) -> Made:
     stages = {name: {**engine} for name, engine in made.engines.items()}
     summary = {**decision.as_json(), "stages": stages, "thresholds": made.config.limits()}
     (made.output / SUMMARY).write_text(json.dumps(summary))
-    assert decision.status == {"kept": 3, "rejected": 1, "failed": 2}
+    assert decision.status == {"kept": 4, "rejected": 1, "failed": 2}
     return made
 
 
@@ -100,10 +100,10 @@ def test_every_trace_goes_and_the_rest_stays(
     for folder in (made.output, cache, elsewhere):
         assert tells_of(folder, GO, FAILED) == []
     after = {row["clip_id"]: row for row in read_manifest(made.output).to_pylist()}
-    assert set(after) == set(before) - {GO.clip_id} == {STAY[0].clip_id, STAY[1].clip_id}
+    assert set(after) == set(before) - {GO.clip_id} == {one.clip_id for one in STAY[:3]}
     assert {r["path"] for r in read_manifest(made.output / "rejected").to_pylist()} == {"blurred.mp4", "broken.mp4"}
     summary = json.loads((made.output / SUMMARY).read_text())
-    assert (summary["inputs"], summary["kept"], summary["rejected"], summary["failed"]) == (4, 2, 1, 1)
+    assert (summary["inputs"], summary["kept"], summary["rejected"], summary["failed"]) == (5, 3, 1, 1)
     assert (cache / f"{STAY[0].clip_id}-512.npy").exists()
     for path, content in untouched.items():
         assert path.read_bytes() == content
