@@ -12,6 +12,7 @@ import argparse
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ import torch
 
 from benchmarks.machine import keep
 from training.arcface import ArcFace, SmallIResNet, small_arcface
-from training.batch import Batch
+from training.batch import Batch, Entry
 from training.components import Components, PixelVAE, noise_schedule, small_tokenizer, small_unet
 from training.config import FitConfig, fit_config
-from training.framework import Drops, Framework, Noise
+from training.framework import Drops, Framework
 from training.losses import region_loss
 from training.model import AdapterSpec, install, sd15_unet
 
@@ -106,6 +107,7 @@ def made_up(config: FitConfig, batch: int) -> Batch:
         caption=["a face"] * batch,
         action=["moves left"] * batch,
         flow=torch.randint(0, 256, (batch, FRAMES - 1, size // 8, size // 8), generator=generator, dtype=torch.uint8),
+        entry=[Entry()] * batch,
         skipped=[],
     )
 
@@ -141,7 +143,7 @@ def ours(config: FitConfig, device: str, batch: Batch, t: int) -> tuple[Callable
 
     def step() -> torch.Tensor:
         noise = framework.noise(batch, generator)
-        return framework(batch, Noise(torch.full_like(noise.t, t), noise.epsilon, Drops.none(len(noise.t)))).total
+        return framework(batch, replace(noise, t=torch.full_like(noise.t, t), drops=Drops.none(len(noise.t)))).total
 
     return step, list(framework.trainable().values())
 

@@ -272,16 +272,22 @@ def load_ip_adapter(unet: UNetMotionModel, path: Path | None) -> None:
         processor.to_v_ip[0].weight.data.copy_(state[f"{number}.to_v_ip.weight"])
 
 
-def latents_of(vae: AutoencoderKL | PixelVAE, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """(B, N, 3, H, W), -1..1 -> z0 (B, C, N, h, w), scaled."""
-    pixels = video.flatten(0, 1)
+def posterior_of(vae: AutoencoderKL | PixelVAE, video: Tensor) -> Tensor:
+    """q(z | video) of one clip: (N, 3, H, W), -1..1 -> its mean and deviation, float32 (N, 2 C, h, w), not scaled.
+
+    One clip at a time: results of a larger batch differ in their last bits, and the cache could not stand for them.
+    """
     if isinstance(vae, PixelVAE):
-        z = vae.encode(pixels)
-    else:
-        distribution = vae.encode(pixels.to(vae.dtype)).latent_dist
-        noise = torch.randn(distribution.mean.shape, generator=generator).to(distribution.mean)
-        z = distribution.mean + distribution.std * noise
-    return z.unflatten(0, video.shape[:2]).transpose(1, 2).float() * vae.config.scaling_factor
+        mean = vae.encode(video)
+        return torch.cat([mean, torch.zeros_like(mean)], 1)
+    distribution = vae.encode(video.to(vae.dtype)).latent_dist
+    return torch.cat([distribution.mean, distribution.std], 1).float()
+
+
+def latents_of(vae: AutoencoderKL | PixelVAE, posterior: Tensor, eta: Tensor) -> Tensor:
+    """z0 drawn from posteriors: (B, N, 2 C, h, w), and standard normal eta (B, C, N, h, w) -> like eta, scaled."""
+    mean, deviation = posterior.transpose(1, 2).chunk(2, dim=1)
+    return (mean + deviation * eta) * vae.config.scaling_factor
 
 
 def frames_of(vae: AutoencoderKL | PixelVAE, latents: Tensor) -> Tensor:

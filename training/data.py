@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +24,8 @@ from stages.clip import Clip
 from stages.decode import Decoder
 from stages.frames import FrameSpec
 from training.align import box_to_template, to_template
-from training.batch import Sample
+from training.batch import Entry, Sample
+from training.cache import Cache, keep, read
 from training.config import FitConfig
 from training.draws import Draw
 from training.faces import Faces, cut_out, view
@@ -84,10 +84,10 @@ class Manifest:
 class ClipDataset(Dataset[Sample]):
     """Loads what a Draw asks for. The augmentation depends on the seed and the draw's number alone.
 
-    `cache`: folder for the decoded frames at training size, for those who train many epochs or on few cores.
+    `cache`: keeps the decoded frames at training size, and knows where the VAE's posteriors are kept.
     """
 
-    def __init__(self, manifest: Manifest, config: FitConfig, cache: Path | None = None) -> None:
+    def __init__(self, manifest: Manifest, config: FitConfig, cache: Cache | None = None) -> None:
         self.manifest = manifest
         self.config = config
         self.cache = cache
@@ -142,23 +142,34 @@ class ClipDataset(Dataset[Sample]):
             caption=mirrored(row["caption"] or "", flip),
             action=mirrored(row["action"] or "", flip),
             flow=torch.from_numpy(np.ascontiguousarray(view(self.flow(row), zoom, flip))),
+            entry=self._entry(row, flip) if zoom == 1.0 else Entry(),
         )
+
+    def _entry(self, row: Mapping[str, Any], flip: bool) -> Entry:
+        """A mirrored video has a posterior of its own: a VAE is not symmetric."""
+        if self.cache is None or self.cache.latents is None:
+            return Entry()
+        path = self.cache.path(f"latents/{self.cache.latents}", *self._key(row), flip)
+        kept = read(path)
+        return Entry(path, None if kept is None else torch.from_numpy(kept))
+
+    def _key(self, row: Mapping[str, Any]) -> list[Any]:
+        """What the frames of a row depend on. M stands for the file's content: a file that changed is measured anew."""
+        spec = self.manifest.spec.model_dump(mode="json")
+        return [row["clip_id"], self.config.size, spec, row["start_s"], row["crop"], row["motion_intensity"]]
 
     def frames(self, row: Mapping[str, Any]) -> np.ndarray:
         """Frames at training size, uint8 (2 N - 1, S, S, 3): the grid at even places, halfway frames at odd ones.
 
         The reference face comes from a halfway frame: were it one of those denoised, the model would learn to paste.
         """
-        spec = self.manifest.spec.model_dump(mode="json")
-        key = json.dumps([row["clip_id"], self.config.size, spec, row["start_s"], row["crop"]])
-        name = f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.npy"
-        path = None if self.cache is None else self.cache / name
-        if path is not None and path.exists():
-            return np.load(path)
-        frames = resized(self._decode(row), self.config.size)
-        if path is not None:
-            with shards.whole(path) as temporary, temporary.open("wb") as file:
-                np.save(file, frames)
+        if self.cache is None:
+            return resized(self._decode(row), self.config.size)
+        path = self.cache.path("frames", *self._key(row))
+        frames = read(path)
+        if frames is None:
+            frames = resized(self._decode(row), self.config.size)
+            keep(path, frames)
         return frames
 
     def _decode(self, row: Mapping[str, Any]) -> np.ndarray:

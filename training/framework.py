@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from training import cache as caches
 from training.batch import Batch
-from training.components import SCRATCH, Components, frames_of, latents_of
+from training.cache import Cache, fingerprint
+from training.components import SCRATCH, Components, PixelVAE, frames_of, latents_of, posterior_of
 from training.config import FitConfig
 from training.data import pixels_for
 from training.losses import identity_loss, predicted_z0, region_loss, region_weight, total_loss
@@ -43,10 +45,12 @@ class Drops:
 
 @dataclass
 class Noise:
-    """All that is random in a step besides the data: steps t (B,), noise like z0, drops, and the generator for more."""
+    """All that is random in a step besides the data: steps t (B,); epsilon, the noise, and eta, the draw of the VAE's
+    posterior, like z0 (B, C, N, h, w); drops."""
 
     t: Tensor
     epsilon: Tensor
+    eta: Tensor
     drops: Drops
 
 
@@ -75,6 +79,7 @@ class Framework(nn.Module):
         self.image_encoder = components.image_encoder
         self.arcface = components.arcface
         self.register_buffer("alpha_bar", components.scheduler.alphas_cumprod.clone(), persistent=False)
+        self.cache: Cache | None = None
         self._choose_trainable()
 
     def _choose_trainable(self) -> None:
@@ -105,10 +110,57 @@ class Framework(nn.Module):
         t = torch.randint(0, self.scheduler.config.num_train_timesteps, (size,), generator=generator)
         shape = (size, self.unet.config.in_channels, frames, height // factor, width // factor)
         epsilon = torch.randn(shape, generator=generator)
-        return Noise(t, epsilon, Drops.draw(size, self.config, generator))
+        drops = Drops.draw(size, self.config, generator)
+        return Noise(t, epsilon, torch.randn(shape, generator=generator), drops)
+
+    def use(self, cache: Cache) -> Cache:
+        """Keep what the frozen VAE and text encoder give in `cache` and read it there; returns it with fingerprints."""
+        how = (self.config.precision, self.alpha_bar.device.type)
+        latents = text = None
+        if not isinstance(self.vae, PixelVAE):
+            latents = fingerprint(self.vae, str(self.vae.config.scaling_factor), *how)
+        if self.config.base != SCRATCH:
+            text = fingerprint(self.text_encoder, *how)
+        self.cache = Cache(cache.folder, latents, text)
+        return self.cache
+
+    @torch.no_grad()
+    def z0(self, batch: Batch, eta: Tensor) -> Tensor:
+        """Latents of the videos, (B, C, N, h, w), drawn with eta; from the cache where it has their posteriors."""
+        posteriors = []
+        for video, entry in zip(batch.video, batch.entry, strict=True):
+            posterior = entry.posterior
+            if posterior is None:
+                posterior = posterior_of(self.vae, video)
+                if entry.path is not None:
+                    caches.keep(entry.path, posterior.cpu().numpy())
+            posteriors.append(posterior.to(video.device))
+        return latents_of(self.vae, torch.stack(posteriors), eta)
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """(B, T, text_dim), with padding to the full length, as the pipeline encodes prompts."""
+        """(B, T, text_dim), with padding to the full length, as the pipeline encodes prompts.
+
+        A frozen encoder sees one text at a time, or none where the cache has its embedding.
+        """
+        if self.config.base == SCRATCH:
+            return self._embed(texts)
+        return torch.cat([self._frozen_embedding(text) for text in texts])
+
+    @torch.no_grad()
+    def _frozen_embedding(self, text: str) -> Tensor:
+        if self.cache is None or self.cache.text is None:
+            return self._embed([text]).float()
+        device = self.alpha_bar.device
+        # Sampling while training runs without autocast, and gives other last digits.
+        path = self.cache.path(f"text/{self.cache.text}", text, torch.is_autocast_enabled(device.type))
+        kept = caches.read(path)
+        if kept is not None:
+            return torch.from_numpy(kept).to(device)
+        embedding = self._embed([text]).float()
+        caches.keep(path, embedding.cpu().numpy())
+        return embedding
+
+    def _embed(self, texts: list[str]) -> Tensor:
         tokens = self.tokenizer(
             texts,
             padding="max_length",
@@ -149,8 +201,7 @@ class Framework(nn.Module):
         """The losses of one step."""
         config, device = self.config, self.alpha_bar.device
         t, epsilon = noise.t.to(device), noise.epsilon.to(device)
-        with torch.no_grad():
-            z0 = latents_of(self.vae, batch.video)
+        z0 = self.z0(batch, noise.eta.to(device))
         z_t = self.scheduler.add_noise(z0, epsilon, t)
         text, c, e_reference = self.condition(batch, noise.drops)
         prediction = self.predict(z_t, t, text, c)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from training.batch import Batch
-from training.components import latents_of
 from training.framework import Drops, Framework, Noise
 from training.losses import region_loss
 
@@ -63,7 +62,7 @@ def condition_gaps(
     generator = torch.Generator().manual_seed(seed)
     size, steps = len(batch.clip_id), framework.scheduler.config.num_train_timesteps
     t = ((torch.arange(size) + torch.rand(size, generator=generator)) * steps / size).long()
-    noise = Noise(t, framework.noise(batch, generator).epsilon, Drops.none(size))
+    noise = replace(framework.noise(batch, generator), t=t, drops=Drops.none(size))
     was_training = framework.training
     framework.eval()
     true = _loss(framework, batch, noise, chunk)
@@ -80,7 +79,7 @@ def _loss(framework: Framework, batch: Batch, noise: Noise, chunk: int) -> float
         rows = list(range(first, min(first + chunk, len(batch.clip_id))))
         part = batch.take(rows).to(device)
         t, epsilon = noise.t[rows].to(device), noise.epsilon[rows].to(device)
-        z0 = latents_of(framework.vae, part.video)
+        z0 = framework.z0(part, noise.eta[rows].to(device))
         z_t = framework.scheduler.add_noise(z0, epsilon, t)
         text, c, _ = framework.condition(part, Drops.none(len(rows)))
         prediction = framework.predict(z_t, t, text, c)

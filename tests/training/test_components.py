@@ -19,6 +19,7 @@ from training.components import (  # noqa: E402
     latents_of,
     missing,
     noise_schedule,
+    posterior_of,
     small_tokenizer,
 )
 from training.config import FitConfig, fit_config  # noqa: E402
@@ -157,7 +158,8 @@ def test_what_is_missing_is_named_with_its_place() -> None:
 def test_the_pixel_vae_loses_nothing() -> None:
     vae = PixelVAE(patch=4)
     video = torch.rand(2, 3, 3, 16, 16) * 2 - 1
-    latents = latents_of(vae, video)
+    posteriors = torch.stack([posterior_of(vae, clip) for clip in video])
+    latents = latents_of(vae, posteriors, torch.randn(2, 48, 3, 4, 4))
     assert latents.shape == (2, 48, 3, 4, 4)
     assert torch.equal(frames_of(vae, latents[0].transpose(0, 1)), video[0])
     assert 2 ** (len(vae.config.block_out_channels) - 1) == 4

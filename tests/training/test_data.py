@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 from stages.base import ClipError  # noqa: E402
 from stages.decode import Decoder  # noqa: E402
 from training.batch import collate  # noqa: E402
+from training.cache import Cache  # noqa: E402
 from training.config import FitConfig, fit_config  # noqa: E402
 from training.data import ClipDataset, DataError, Manifest, mirrored  # noqa: E402
 from training.draws import Draw  # noqa: E402
@@ -141,7 +142,7 @@ def test_the_cache_gives_the_same_frames_without_the_files(manifest: Manifest, t
     source = tmp_path / "moved"
     shutil.copytree(manifest.roots["drawn"], source)
     moved = dataclasses.replace(manifest, roots={"drawn": str(source)})
-    dataset = ClipDataset(moved, config("size=32"), cache=tmp_path / "cache")
+    dataset = ClipDataset(moved, config("size=32"), cache=Cache(tmp_path / "cache"))
     frames = dataset.frames(moved.rows[0])
     assert frames.shape == (7, 32, 32, 3)
     shutil.rmtree(source)

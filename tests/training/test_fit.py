@@ -19,7 +19,7 @@ from tests.training.conftest import arguments
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
-from training import loop  # noqa: E402
+from training import loop, state, tally  # noqa: E402
 from training.checkpoint import Checkpoint  # noqa: E402
 from training.config import FitConfig, fit_config  # noqa: E402
 from training.data import DataError  # noqa: E402
@@ -154,7 +154,7 @@ def test_too_many_unreadable_clips_stop_training() -> None:
         clip_id = ("a",) * 9
         skipped = (("b", "drawn/b.mp4: is empty"),)
 
-    skips = loop.Skips(limit=0.05)
+    skips = tally.Skips(limit=0.05)
     said: list[str] = []
     skips.add(Fake, said.append)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"2 of 20 draws could not be read, more than max_unreadable=0.05 allows"):
@@ -198,7 +198,7 @@ def test_random_numbers_depend_on_seed_pass_and_rank_alone() -> None:
 
 
 def test_only_settings_that_do_not_touch_the_weights_may_change() -> None:
-    assert set(FitConfig.model_fields) >= loop.FREE
+    assert set(FitConfig.model_fields) >= state.FREE
     config = fit_config("embedded")
-    assert not {"lr", "seed", "batch", "beta", "flip"} & loop.FREE
+    assert not {"lr", "seed", "batch", "beta", "flip"} & state.FREE
     assert config.keep_checkpoints >= 2
