@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from stages.base import Stage
 from stages.frames import FrameSpec
@@ -18,13 +18,120 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FolderSource(Strict):
-    """Videos and images under a folder, recursively."""
+def _below(path: str) -> str:
+    if path.startswith("/") or "://" in path or not path or {".", ".."} & set(path.split("/")):
+        raise ValueError("expected a path below the source's root")
+    return path
+
+
+Below = Annotated[str, AfterValidator(_below)]
+
+
+class Windows(Strict):
+    """How the videos of a source are cut into clips; without it each video, or entry of an index, is one clip.
+
+    policy: inside each shot take the first window, the sharpest (best), or all of them; or of each video its longest
+    shot alone; or windows every `stride_s`, wherever the cuts are. length_s: of a window; by default what the frame
+    grid spans. threshold: PySceneDetect's adaptive threshold for a cut. deadline_s: for finding the shots of one video.
+    """
+
+    policy: Literal["first", "best", "all", "longest_shot", "stride"]
+    length_s: float | None = Field(None, gt=0)
+    stride_s: float | None = Field(None, gt=0)
+    threshold: float = Field(3.0, gt=0)
+    deadline_s: float = Field(3600.0, gt=0)
+
+
+class _Source(Strict):
+    """What all sources have. The name is part of every clip's identity."""
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    kind: Literal["folder"]
     root: str = Field(min_length=1)
     licence: str | None = Field(None, min_length=1, max_length=200)  # for the cards of exports
+    windows: Windows | None = None
+
+
+class FolderSource(_Source):
+    """Videos and images under a folder, recursively: `curation.sources.folder`."""
+
+    kind: Literal["folder"]
+
+    def parts(self) -> list[str]:
+        """What must stand below the root."""
+        return []
+
+
+class _Indexed(_Source):
+    """A source with an index. raw: the files are whole videos, and the index's times and boxes are applied to them.
+
+    clips: folder of the cut clips ("processed"), or of the whole videos ("raw").
+    """
+
+    raw: bool = False
+    clips: Below | None = None
+
+    @property
+    def folder(self) -> str:
+        """Where the video files lie, below the root."""
+        return self.clips or ("raw" if self.raw else "processed")
+
+
+class CelebvHqSource(_Indexed):
+    """CelebV-HQ: `curation.sources.celebv`."""
+
+    kind: Literal["celebv_hq"]
+    annotations: Below = "celebvhq_info.json"
+
+    def parts(self) -> list[str]:
+        """What must stand below the root."""
+        return [self.annotations, self.folder]
+
+
+class CelebvTextSource(_Indexed):
+    """CelebV-Text: `curation.sources.celebv`. texts: folder of its descriptions, or null."""
+
+    kind: Literal["celebv_text"]
+    annotations: Below = "celebvtext_info.json"
+    texts: Below | None = None
+
+    def parts(self) -> list[str]:
+        """What must stand below the root."""
+        return [self.annotations, self.folder, *([self.texts] if self.texts else [])]
+
+
+class VfhqSource(_Indexed):
+    """VFHQ: `curation.sources.vfhq`."""
+
+    kind: Literal["vfhq"]
+    meta: Below = "meta_info"
+
+    def parts(self) -> list[str]:
+        """What must stand below the root."""
+        return [self.meta, self.folder]
+
+
+class AahqSource(_Source):
+    """AAHQ: `curation.sources.aahq`."""
+
+    kind: Literal["aahq"]
+    annotations: Below = "AAHQ-dataset.json"
+    images: Below = "aligned"
+
+    def parts(self) -> list[str]:
+        """What must stand below the root."""
+        return [self.annotations, self.images]
+
+
+Source = Annotated[
+    FolderSource | CelebvHqSource | CelebvTextSource | VfhqSource | AahqSource, Field(discriminator="kind")
+]
+SOURCES: dict[str, type[BaseModel]] = {
+    "folder": FolderSource,
+    "celebv_hq": CelebvHqSource,
+    "celebv_text": CelebvTextSource,
+    "vfhq": VfhqSource,
+    "aahq": AahqSource,
+}
 
 
 class Resample(Strict):
@@ -79,7 +186,7 @@ class Config(Strict):
 
     output: str
     profile: str
-    sources: tuple[FolderSource, ...]
+    sources: tuple[Source, ...]
     stages: tuple[Chosen, ...]
     thresholds: dict[str, float]
     frames: FrameSpec

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from curation.config import Chosen, Config, Execution, FolderSource, Resample, Split, Strict
+from curation.config import SOURCES, Chosen, Config, Execution, Resample, Source, Split, Strict
 from curation.errors import ConfigError
 from curation.profiles import COMMON_THRESHOLDS, ENGINE_THRESHOLDS, PROFILES
 from stages.base import Params
@@ -25,7 +25,7 @@ class _File(Strict):
 
     output: str = Field(min_length=1)
     profile: Literal["embedded", "paper"] = "embedded"
-    sources: list[FolderSource] = Field(min_length=1)
+    sources: list[Source] = Field(min_length=1)
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
     thresholds: dict[str, float] = Field(default_factory=dict)
     frames: FrameSpec = FrameSpec()
@@ -164,7 +164,7 @@ def _check_groups(execution: Execution, stages: tuple[Chosen, ...], file: str) -
         raise ConfigError(f"{file}: execution.groups.0: expected header and decode in the first group")
 
 
-def _check_sources(sources: list[FolderSource], file: str, base: Path, roots: bool) -> tuple[FolderSource, ...]:
+def _check_sources(sources: list[Source], file: str, base: Path, roots: bool) -> tuple[Source, ...]:
     seen: set[str] = set()
     checked = []
     for index, source in enumerate(sources):
@@ -174,6 +174,9 @@ def _check_sources(sources: list[FolderSource], file: str, base: Path, roots: bo
         root = _resolve(source.root, base, f"{file}: sources.{index}.root")
         if roots and not Path(root).is_dir():
             raise ConfigError(f"{file}: sources.{index}.root: no such folder: {root}")
+        for part in source.parts() if roots else []:
+            if not Path(root, part).exists():
+                raise ConfigError(f"{file}: sources.{index}: {source.kind} expects {part} in {root}, which has none")
         checked.append(source.model_copy(update={"root": root}))
     return tuple(checked)
 
@@ -229,13 +232,24 @@ def _first(error: ValidationError, model: type[BaseModel], prefix: str = "") -> 
     """The first problem as `key: what was expected`, and how many more there are."""
     problems = error.errors()
     first = problems[0]
-    key = prefix + ".".join(str(part) for part in first["loc"])
+    loc: tuple[int | str, ...] = first["loc"]
+    if loc[:1] == ("sources",) and loc[2:3] and loc[2] in SOURCES:  # pydantic puts the kind between index and key
+        model, loc, shown = SOURCES[str(loc[2])], loc[3:], (*loc[:2], *loc[3:])
+    else:
+        shown = loc
+    key = prefix + ".".join(str(part) for part in shown)
     if first["type"] == "extra_forbidden":
-        text = f"unknown key{_expected(str(first['loc'][-1]), _keys_at(model, first['loc'][:-1]))}"
+        text = f"unknown key{_expected(str(loc[-1]), _keys_at(model, loc[:-1]))}"
     elif first["type"] == "missing":
         text = "is missing"
+    elif first["type"] == "union_tag_not_found":
+        key, text = f"{key}.kind", "is missing"
+    elif first["type"] == "union_tag_invalid":
+        kind = str(first["ctx"]["tag"])
+        key, text = f"{key}.kind", f"unknown kind {kind!r}{_expected(kind, SOURCES)}"
     else:
-        text = f"{first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
+        said = first["msg"].removeprefix("Value error, ")
+        text = f"{said[0].lower()}{said[1:]}, got {first['input']!r}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{key}: {text}{more}"
 

@@ -18,7 +18,7 @@ from curation.config import Config
 from curation.identity import identities
 from curation.resample import Weights, bin_weights
 from curation.verdicts import Measurements, Outcome
-from manifests.schema import DECIDED, SCHEMA_VERSION, VERDICT, manifest_schema, rejected_schema
+from manifests.schema import DECIDED, INDEXED, LISTED, SCHEMA_VERSION, VERDICT, manifest_schema, rejected_schema
 from manifests.shards import whole, write_shards
 
 
@@ -149,7 +149,7 @@ def _errors(measurements: Measurements, most: int = 1000) -> list[dict[str, Any]
 def _columns(config: Config, measurements: Measurements, weights: Weights) -> dict[str, str]:
     """The SQL expression behind each column. Columns of stages after the one that decided are null."""
     by_code = measurements.outcomes
-    sql = {name: name for name in ("clip_id", "source", "path", "kind")}
+    sql = {name: name for name in ("clip_id", "source", "path", "kind", *LISTED, *INDEXED)}
     for position, stage in enumerate(measurements.stages):
         later = [s.name for s in measurements.stages[position:]]
         seen = [c for c, o in enumerate(by_code) if o.stage is None or o.stage in later]

@@ -20,7 +20,7 @@ from curation.errors import ConfigError, Stopped
 from curation.fingerprint import build_engine, describe_engines
 from curation.forgotten import without_forgotten
 from curation.names import SUMMARY
-from curation.sources import list_clips
+from curation.listing import list_clips
 from stages import weights
 
 
@@ -58,6 +58,9 @@ def main(argv: list[str] | None = None) -> int:
 
             return dry_run(config, args.limit)
         return run(config, args.runner, args.limit, args.retry_failed)
+    except ConfigError as error:  # an index that is none
+        print(error, file=sys.stderr)
+        return 2
     except (Stopped, OSError) as error:
         return stopped(error, config)
     except KeyboardInterrupt:

@@ -17,17 +17,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from manifests.schema import fields
+from manifests.schema import INDEXED, LISTED, fields
 from manifests.shards import write_shards, write_table
 from stages.base import Stage
 from stages.clip import Clip
 
 LISTING = pa.schema(
     [
-        *fields("clip_id", "source", "path", "kind"),
+        *fields("clip_id", "source", "path", "kind", *LISTED, *INDEXED),
         pa.field("stamp", pa.string()),
-        pa.field("span", pa.list_(pa.float64())),
-        pa.field("box", pa.list_(pa.float64())),
         pa.field("problem", pa.string()),
     ]
 )
@@ -51,9 +49,14 @@ def write_listing(output: Path, clips: Iterable[Clip]) -> int:
                     "source": clip.source,
                     "path": clip.path,
                     "kind": clip.kind,
+                    "source_span": clip.span,
+                    "source_box": clip.box,
+                    "folder_fps": clip.folder_fps,
+                    "video_id": clip.entry.video_id,
+                    "index_span": clip.entry.span,
+                    "index_box": clip.entry.box,
+                    **clip.entry.texts,
                     "stamp": clip.stamp,
-                    "span": clip.span,
-                    "box": clip.box,
                     "problem": clip.problem,
                 }
             )
@@ -76,9 +79,10 @@ def clip_of(row: dict[str, Any]) -> Clip:
         path=row["path"],
         kind=row["kind"],
         stamp=row["stamp"],
-        span=tuple(row["span"]) if row["span"] else None,
-        box=tuple(row["box"]) if row["box"] else None,
+        span=tuple(row["source_span"]) if row["source_span"] else None,
+        box=tuple(row["source_box"]) if row["source_box"] else None,
         problem=row["problem"],
+        folder_fps=row["folder_fps"],
     )
 
 

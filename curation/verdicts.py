@@ -123,7 +123,7 @@ class Measurements:
     def _verdict_sql(self, thresholds: Mapping[str, float], retry: Retry) -> str:
         cases: list[str] = []
         joins: list[str] = []
-        columns = ["l.clip_id", "l.source", "l.path", "l.kind", "l.stamp", "l.span", "l.box", "l.problem"]
+        columns = [f"l.{name}" for name in LISTING.names]
         for code, outcome in enumerate(self.outcomes):
             table = f"m_{outcome.stage}"
             if outcome.status == "failed":

@@ -129,7 +129,7 @@ class Worker:
     def _header(self, task: Task) -> None:
         started = time.perf_counter()
         try:
-            header = self._decoder.header(self._location(task.clip), task.clip.kind)
+            header = self._decoder.header(self._location(task.clip), task.clip.kind, task.clip.folder_fps)
             self._store(task, "header", header_columns(header, self._config.frames, task.clip.span, task.clip.box))
         except ClipError as error:
             _fail(task, "header", error)
@@ -263,13 +263,17 @@ def failed_row(clip: Clip, text: str, transient: bool) -> dict[str, Any]:
 def _header_of(task: Task) -> Header:
     """The header again, from the columns it was stored as."""
     known = task.known["header"]
+    duration = known["file_duration_s"]  # of the span: the file goes at least to its end
+    if duration is not None and task.clip.span is not None:
+        duration += max(0.0, task.clip.span[0])
     return Header(
         kind=task.clip.kind,
         width=known["width"],
         height=known["height"],
         fps=known["fps"],
-        duration_s=known["file_duration_s"],
+        duration_s=duration,
         frame_count=known["frame_count"],
         codec=known["codec"],
         rotation=known["rotation"],
+        folder=task.clip.folder_fps is not None,
     )

@@ -25,6 +25,23 @@ _ALL = [
     _field("source", pa.string(), "name of the source in sources.yaml"),
     _field("path", pa.string(), "file relative to the source's root; bytes that are not UTF-8 are percent-escaped"),
     _field("kind", pa.string(), "what the file is", range_="video|image"),
+    _field(
+        "source_span", pa.list_(pa.float64(), 2), "start and end of the clip in the file; null: whole", "s", ">=0"
+    ),
+    _field("source_box", pa.list_(pa.float64(), 4), "cut out of each picture first: x0, y0, x1, y1", "share", "0..1"),
+    _field(
+        "folder_fps", pa.float64(), "frame rate where the path is a folder of frames; null: a file", "1/s", ">0"
+    ),
+    # what the source's index says of the clip; not applied
+    _field("video_id", pa.string(), "the video, or original picture, that the source cut the clip from"),
+    _field("index_span", pa.list_(pa.float64(), 2), "start and end of the clip in that video", "s", ">=0"),
+    _field("index_box", pa.list_(pa.float64(), 4), "box of the clip in that video: x0, y0, x1, y1", "share", "0..1"),
+    _field("text_action", pa.list_(pa.string()), "CelebV-Text's descriptions of actions"),
+    _field("text_emotion", pa.list_(pa.string()), "CelebV-Text's descriptions of emotion"),
+    _field("text_appearance", pa.list_(pa.string()), "CelebV-Text's general and detailed descriptions of the face"),
+    _field("text_light_direction", pa.list_(pa.string()), "CelebV-Text's descriptions of where light comes from"),
+    _field("text_light_intensity", pa.list_(pa.string()), "CelebV-Text's descriptions of how bright it is"),
+    _field("text_light_color", pa.list_(pa.string()), "CelebV-Text's descriptions of the light's colour temperature"),
     # header
     _field("start_s", pa.float64(), "time of the clip's first grid frame in the file", "s", ">=0"),
     _field("duration_s", pa.float64(), "time from the first grid frame to the last; null for images", "s", ">0"),
@@ -91,6 +108,11 @@ _ALL = [
 
 FIELDS: dict[str, pa.Field] = {field.name: field for field in _ALL}
 
+LISTED = ("source_span", "source_box", "folder_fps")
+INDEXED = (
+    *("video_id", "index_span", "index_box", "text_action", "text_emotion", "text_appearance"),
+    *("text_light_direction", "text_light_intensity", "text_light_color"),
+)
 # Columns that only the stages themselves read.
 INTERNAL = frozenset({"short_side", "missing_frames", "frame_boxes", "frame_landmarks", "face_motion"})
 VERDICT = ("status", "stage", "reason", "value", "threshold", "error")

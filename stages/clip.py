@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["video", "image"]
@@ -30,14 +31,30 @@ def unescape_path(path: str) -> bytes:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """What a source's index says of a clip; it is kept for the reader of the manifest and not applied.
+
+    video_id: the video the clip was cut from, as the index names it. span: seconds (start, end) in that video. box:
+    x0, y0, x1, y1 as fractions of its picture. texts: the source's own descriptions, by column.
+    """
+
+    video_id: str | None = None
+    span: tuple[float, float] | None = None
+    box: tuple[float, float, float, float] | None = None
+    texts: Mapping[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Clip:
     """A span of one video, or one still image, of one source.
 
     path: relative to the source's root, escaped (`escape_path`), "/" between its parts.
-    span: seconds (start, end) that the source's index gives, or None for the whole file.
-    box: the source index's own crop box (x0, y0, x1, y1 as fractions of the picture), or None.
+    span: seconds (start, end) of the file that are the clip, or None for the whole file.
+    box: what is cut out of every picture first (x0, y0, x1, y1 as fractions of it), or None.
     stamp: content stamp, size and modification time or ETag; a changed file is measured anew.
     problem: why the source could not offer the file at all (a broken link, say), or None.
+    folder_fps: frame rate of a clip that is a folder of frames, None for a file.
+    entry: what the source's index says of the clip; no part of its identity, and not passed on to workers.
     """
 
     source: str
@@ -47,6 +64,8 @@ class Clip:
     span: tuple[float, float] | None = None
     box: tuple[float, float, float, float] | None = None
     problem: str | None = None
+    folder_fps: float | None = None
+    entry: Entry = Entry()
 
     @property
     def clip_id(self) -> str:

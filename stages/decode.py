@@ -33,7 +33,8 @@ class Header:
 
     width, height: displayed pixels, rotation applied. fps: mean frames per second; duration_s: from the first frame to
     the end of the last; both None for images. frame_count: None where unknown. codec: of the video stream, or the
-    image's format. rotation: degrees clockwise that the file asks for, a multiple of 90.
+    image's format. rotation: degrees clockwise that the file asks for, a multiple of 90. folder: whether it is no file
+    but a folder of frames.
     """
 
     kind: Kind
@@ -44,6 +45,7 @@ class Header:
     frame_count: int | None
     codec: str
     rotation: int
+    folder: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,12 @@ class Decoder:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def header(self, location: str, kind: Kind) -> Header:
-        """The file's header. Raises ClipError with what was wrong."""
-        reply, _ = self._ask({"op": "header", "path": location, "kind": kind})
+    def header(self, location: str, kind: Kind, folder_fps: float | None = None) -> Header:
+        """The file's header; with `folder_fps` that of a folder of frames. Raises ClipError with what was wrong."""
+        reply, _ = self._ask({"op": "header", "path": location, "kind": kind, "folder_fps": folder_fps})
         if kind == "image":
             reply |= {"fps": None, "duration_s": None, "frame_count": None}
-        return Header(kind=kind, **reply)
+        return Header(kind=kind, folder=folder_fps is not None, **reply)
 
     def frames(
         self,
@@ -123,6 +125,7 @@ class Decoder:
             "size": spec.size,
             "box": box,
             "header": asdict(header),
+            "folder_fps": header.fps if header.folder else None,
             "decord": self.use_decord,
         }
         if kind == "video":

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 
 from stages import decord_file
+from stages.frame_folder import FrameFolder
 from stages.picture import Box, MediaError, View
 from stages.still_image import image_header, read_image
-from stages.video_file import VideoFile
+from stages.video_file import VideoFile, choose
 
 TRANSIENT = frozenset(
     {errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENOSPC}
@@ -41,11 +42,15 @@ TYPES = (
 )
 
 
-def open_regular(path: str) -> int:
-    """A descriptor of a regular file that is not empty. Looks at the file's type first: a pipe would block for ever."""
+def open_checked(path: str, folder: bool) -> int:
+    """A descriptor of a regular file that is not empty, or of a folder. Looks first: a pipe would block for ever."""
     if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114
         raise MediaError("is a broken link")
     found = os.stat(path)  # noqa: PTH116
+    if folder:
+        if not stat.S_ISDIR(found.st_mode):
+            raise MediaError("is not a folder of frames")
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     for is_type, name in TYPES:
         if is_type(found.st_mode):
             raise MediaError(f"is {name}, not a file")
@@ -64,11 +69,20 @@ def frames(path: str, request: dict[str, Any], memory: MemoryFile) -> dict[str, 
         return {"view": [*view.native, *view.target], "count": 1, "times_s": [0.0], "decoder": "pillow"}
     view = View.of(header["width"], header["height"], box, request["size"])
     wanted = np.array(request["times_s"])
+    if request["folder_fps"]:
+        folder = FrameFolder(path, request["folder_fps"])
+        timing = request["stride"], folder.fps, header["duration_s"]
+        chosen = choose(folder.seconds, 1 / folder.fps, wanted, *timing).tolist()
+        out = memory.frames(len(chosen), view)
+        fill(folder.decode(chosen, (header["width"], header["height"])), chosen, view, out, 0)
+        times = folder.seconds[chosen].tolist()
+        return {"view": [*view.native, *view.target], "count": len(chosen), "times_s": times, "decoder": "pillow"}
     with closing(VideoFile(path)) as file:
         table = file.table((wanted[0], wanted[-1]) if file.large else None)
         if not len(table.seconds):
             raise MediaError("not one of its frames can be read")
-        chosen = table.choose(wanted, request["stride"], header["fps"], header["duration_s"]).tolist()
+        timing = request["stride"], header["fps"], header["duration_s"]
+        chosen = choose(table.seconds, table.last_s, wanted, *timing).tolist()
         out = memory.frames(len(chosen), view)
         decoder = "pyav"
         if request["decord"] and decord_file.trusts(file, table):
@@ -114,12 +128,13 @@ def answer(request: dict[str, Any], memory: MemoryFile) -> dict[str, Any]:
     """The reply to one request: what was asked for, or `error` and `transient`."""
     fd = None
     try:
-        fd = open_regular(request["path"])
+        fd = open_checked(request["path"], bool(request.get("folder_fps")))
         try:
             # By its number, a hostile name cannot be taken for an URL, an option or a pattern.
             return answer_open(f"/dev/fd/{fd}", request, memory)
         except Exception:  # raised again: only asks first whether the storage, not the content, is at fault
-            read_through(fd)
+            if not request.get("folder_fps"):
+                read_through(fd)
             raise
     except MediaError as error:
         return {"error": str(error), "transient": error.transient}
@@ -141,6 +156,8 @@ def answer_open(path: str, request: dict[str, Any], memory: MemoryFile) -> dict[
             return frames(path, request, memory)
         if request["kind"] == "image":
             return image_header(path)
+        if request["folder_fps"]:
+            return FrameFolder(path, request["folder_fps"]).header()
         with closing(VideoFile(path)) as file:
             return file.header()
     except MediaError:

@@ -52,12 +52,17 @@ def image_header(path: str) -> dict[str, Any]:
         return {"width": width, "height": height, "codec": str(image.format).lower(), "rotation": turn}
 
 
-def read_image(path: str, size: int, box: Box | None) -> tuple[np.ndarray, View]:
-    """The picture, uint8 RGB (h, w, 3) with its shorter side scaled to `size`, and its view."""
+def read_picture(path: str) -> np.ndarray:
+    """The whole picture, upright, uint8 RGB (h, w, 3)."""
     import PIL.ImageOps
 
     with _open(path) as image:
-        picture = _rgb(PIL.ImageOps.exif_transpose(image))
+        return _rgb(PIL.ImageOps.exif_transpose(image))
+
+
+def read_image(path: str, size: int, box: Box | None) -> tuple[np.ndarray, View]:
+    """The picture, uint8 RGB (h, w, 3) with its shorter side scaled to `size`, and its view."""
+    picture = read_picture(path)
     view = View.of(picture.shape[1], picture.shape[0], box, size)
     out = np.empty((view.target[1], view.target[0], 3), np.uint8)
     view.write(picture, out)

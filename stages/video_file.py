@@ -63,20 +63,23 @@ class Table:
         """From the first frame to the end of the last one."""
         return float(self.seconds[-1]) + self.last_s
 
-    def choose(self, wanted_s: np.ndarray, stride: int | None, fps: float, whole_s: float) -> np.ndarray:
-        """Positions, in order of presentation, of the frames nearest to the wanted times; with `stride`, every
-        stride-th one from the first. Raises MediaError where the file ends before."""
-        chosen = nearest(self.seconds, wanted_s)
-        if stride is not None:
-            # A span that holds just as many frames must not lose the last one to a rounded time.
-            last_start = len(self.seconds) - 1 - stride * (len(wanted_s) - 1)
-            chosen = max(0, min(chosen[0], last_start)) + stride * np.arange(len(wanted_s))
-        have = self.length_s + 0.5 / fps + 1e-3
-        late = wanted_s > have if stride is None else chosen >= len(self.seconds)
-        if late.any():
-            first = wanted_s[np.argmax(late)]
-            raise MediaError(f"ends early: frame at {first:.2f} s of {whole_s:.2f} s cannot be decoded")
-        return chosen
+
+def choose(
+    seconds: np.ndarray, last_s: float, wanted_s: np.ndarray, stride: int | None, fps: float, whole_s: float
+) -> np.ndarray:
+    """Positions of the frames nearest to the wanted times, among frames shown at `seconds`, the last for `last_s`; with
+    `stride`, every stride-th one from the first. Raises MediaError where the file ends before."""
+    chosen = nearest(seconds, wanted_s)
+    if stride is not None:
+        # A span that holds just as many frames must not lose the last one to a rounded time.
+        last_start = len(seconds) - 1 - stride * (len(wanted_s) - 1)
+        chosen = max(0, min(chosen[0], last_start)) + stride * np.arange(len(wanted_s))
+    have = float(seconds[-1]) + last_s + 0.5 / fps + 1e-3
+    late = wanted_s > have if stride is None else chosen >= len(seconds)
+    if late.any():
+        first = wanted_s[np.argmax(late)]
+        raise MediaError(f"ends early: frame at {first:.2f} s of {whole_s:.2f} s cannot be decoded")
+    return chosen
 
 
 class VideoFile:

@@ -30,11 +30,11 @@ from training.config import FitConfig
 from training.draws import Draw
 from training.faces import Faces, cut_out, view
 
-# What training reads of a manifest; `source_box` may be absent.
+# What training reads of a manifest; `source_box` and `folder_fps` may be absent.
 COLUMNS = frozenset(
-    {"clip_id", "source", "path", "kind", "start_s", "duration_s", "grid_size", "crop", "source_box", "face_frames"}
-    | {"face_boxes", "face_landmarks", "motion_intensity", "caption", "action", "flow_path", "sample_weight", "split"}
-    | {"identity"}
+    {"clip_id", "source", "path", "kind", "start_s", "duration_s", "grid_size", "crop", "source_box", "folder_fps"}
+    | {"face_frames", "face_boxes", "face_landmarks", "motion_intensity", "caption", "action", "flow_path"}
+    | {"sample_weight", "split", "identity"}
 )
 TRIES = 10  # clips tried for one draw before the data set counts as broken
 _SIDES = re.compile(r"\b(left|right)(?=\b|wards?\b)", re.IGNORECASE)
@@ -178,7 +178,7 @@ class ClipDataset(Dataset[Sample]):
         self._decoder = self._decoder or Decoder(deadline_s=60.0)
         kind = row["kind"]
         location = Clip(row["source"], row["path"], kind, "").location(self.manifest.roots[row["source"]])
-        header = self._decoder.header(location, kind)
+        header = self._decoder.header(location, kind, row.get("folder_fps"))
         spec, span = self.manifest.spec, None
         if kind == "video":
             assert header.fps is not None

@@ -13,7 +13,7 @@ import pytest
 from stages.base import ClipError
 from stages.decode import Decoder, Header
 from stages.frames import Frames, FrameSpec
-from stages.video_file import VideoFile
+from stages.video_file import VideoFile, choose
 from tests.media import number_of, numbered, write_video
 
 SPEC = FrameSpec(fps=4, count=16, size=64)
@@ -232,7 +232,7 @@ def test_a_window_of_a_long_file(tmp_path: Path) -> None:
         if options != {"g": "1000"}:
             assert part.pts[0] > 5 / file.base, "it must not be read from its start"
         for table in (whole, part):
-            chosen = table.choose(wanted, None, 30.0, 20.0)
+            chosen = choose(table.seconds, table.last_s, wanted, None, 30.0, 20.0)
             assert [number_of(picture) for _, picture in file.decode(table, chosen.tolist())] == [240, 247, 255, 270]
             np.testing.assert_allclose(table.seconds[chosen], [8.0, 247 / 30, 8.5, 9.0])
         file.close()

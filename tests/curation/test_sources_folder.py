@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from curation.config import FolderSource
-from curation.sources import list_folder
+from curation.sources.folder import list_folder
 from stages.clip import Clip
 
 
