@@ -101,9 +101,14 @@ class OpenAICaption:
 
     def measure(self, batch: Sequence[Sample]) -> list[Measured | ClipError]:
         """`caption` and `action` of each sample. A ClipError is transient where another run may fare better."""
-        return asyncio.run(self._measure(batch))
+        return asyncio.run(self._all(self._one, batch))
 
-    async def _measure(self, batch: Sequence[Sample]) -> list[Measured | ClipError]:
+    def ask(self, questions: Sequence[list[Any]]) -> list[str | ClipError]:
+        """The server's answers; a question is the content of one message, a list of the protocol's parts."""
+        return asyncio.run(self._all(self._answered, questions))
+
+    async def _all(self, one: Callable[..., Awaitable[Any]], these: Sequence[Any]) -> list[Any]:
+        """`one` of each of these, all at once."""
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=self._params.deadline_s)
@@ -111,14 +116,22 @@ class OpenAICaption:
         # Waiting at the gate does not count against a request's deadline; waiting for the connector's pool would.
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(timeout=timeout, headers=self._headers, connector=connector) as session:
-            return list(await asyncio.gather(*(self._one(session, gate, sample) for sample in batch)))
+            return list(await asyncio.gather(*(one(session, gate, this) for this in these)))
+
+    async def _answered(
+        self, session: aiohttp.ClientSession, gate: asyncio.Semaphore, content: list[Any]
+    ) -> str | ClipError:
+        try:
+            return await self._ask(session, gate, content)
+        except ClipError as error:
+            return error
 
     async def _one(
         self, session: aiohttp.ClientSession, gate: asyncio.Semaphore, sample: Sample
     ) -> Measured | ClipError:
         grid = sample.grid()
         shown = [
-            {"type": "image_url", "image_url": {"url": self._data_url(picture)}}
+            {"type": "image_url", "image_url": {"url": self.data_url(picture)}}
             for picture in pictures(grid, self._params)
         ]
         talk = dialogue(scene(grid, self._params), self._params.retries)
@@ -167,7 +180,7 @@ class OpenAICaption:
                 await self.sleep(wait)
         raise ClipError(f"caption server failed {params.attempts} times, at last with {problem}", transient=True)
 
-    def _data_url(self, picture: np.ndarray) -> str:
+    def data_url(self, picture: np.ndarray) -> str:
         """The picture (h, w, 3), uint8 RGB, as a data URL, its longer side at most `picture_size`."""
         from PIL import Image
 

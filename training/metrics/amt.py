@@ -107,7 +107,9 @@ class Pyramid(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         for level, (inputs, outputs) in enumerate(zip((3, *CHANNELS), CHANNELS, strict=False), 1):
-            self.add_module(f"pyramid{level}", nn.Sequential(conv_prelu(inputs, outputs, 2), conv_prelu(outputs, outputs)))
+            self.add_module(
+                f"pyramid{level}", nn.Sequential(conv_prelu(inputs, outputs, 2), conv_prelu(outputs, outputs))
+            )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(n, 3, h, w) -> features at 1/2, 1/4, 1/8, 1/16."""
@@ -169,7 +171,9 @@ class LastDecoder(nn.Module):
 class Update(nn.Module):
     """Refines flows and features by the correlations that the flows point to."""
 
-    def __init__(self, channels: int, factor: int, hidden: int = 76, flow: int = 20, corr: int = 64, joint: int = 68) -> None:
+    def __init__(
+        self, channels: int, factor: int, hidden: int = 76, flow: int = 20, corr: int = 64, joint: int = 68
+    ) -> None:
         super().__init__()
         self.factor = factor  # of this level over the correlations' 1/8
         self.convc1 = nn.Conv2d(2 * LEVELS * (2 * RADIUS + 1) ** 2, corr, 1)

@@ -22,7 +22,9 @@ class ClipI:
 
     name = "clip_i"
     title = "CLIP-I"
-    definition = f"mean over all frames of the cosine between the embeddings of frame and whole reference picture, {_WITH}"
+    definition = (
+        f"mean over all frames of the cosine between the embeddings of frame and whole reference picture, {_WITH}"
+    )
     weights = (MODEL,)
     packages = ("torch", "open_clip_torch")
 

@@ -191,7 +191,9 @@ class Swin(nn.Module):
         super().__init__()
         self.patch_embed = PatchEmbedding(width)
         stages = enumerate(zip(DEPTHS, HEADS, GATED, strict=True))
-        self.layers = nn.ModuleList(SwinStage(width * 2**i, d, h, g, last=i == len(DEPTHS) - 1) for i, (d, h, g) in stages)
+        self.layers = nn.ModuleList(
+            SwinStage(width * 2**i, d, h, g, last=i == len(DEPTHS) - 1) for i, (d, h, g) in stages
+        )
         self.norm = nn.LayerNorm(width * 2 ** (len(DEPTHS) - 1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -69,7 +69,9 @@ def block35() -> Residual:
 
 def block17() -> Residual:
     """On the 8 x 8 grid."""
-    long = nn.Sequential(Conv(896, 128, 1), Conv(128, 128, (1, 7), padding=(0, 3)), Conv(128, 128, (7, 1), padding=(3, 0)))
+    long = nn.Sequential(
+        Conv(896, 128, 1), Conv(128, 128, (1, 7), padding=(0, 3)), Conv(128, 128, (7, 1), padding=(3, 0))
+    )
     return Residual(896, [Conv(896, 128, 1), long], 256, 0.10)
 
 

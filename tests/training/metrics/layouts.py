@@ -124,7 +124,9 @@ def facenet() -> Layout:
     blocks += [(f"repeat_3.{i}", 1792, 192, 3) for i in range(5)] + [("block8", 1792, 192, 3)]
     for block, width, inner, reach in blocks:
         layout |= basic(f"{block}.branch0", inner, width, 1) | basic(f"{block}.branch1.0", inner, width, 1)
-        layout |= basic(f"{block}.branch1.1", inner, inner, 1, reach) | basic(f"{block}.branch1.2", inner, inner, reach, 1)
+        layout |= basic(f"{block}.branch1.1", inner, inner, 1, reach) | basic(
+            f"{block}.branch1.2", inner, inner, reach, 1
+        )
         layout |= conv(f"{block}.conv2d", width, 2 * inner, 1)
     for branch, last in (("branch0", (384, 256)), ("branch1", (256, 256))):
         layout |= basic(f"mixed_7a.{branch}.0", 256, 896, 1) | basic(f"mixed_7a.{branch}.1", *last, 3)
