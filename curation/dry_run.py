@@ -7,8 +7,8 @@ from collections import Counter
 
 from curation.config import Config
 from curation.fingerprint import build_engine, describe_engines
-from curation.placement import describe, plan_groups
 from curation.listing import list_clips
+from curation.placement import describe, plan_groups
 from stages import weights
 
 

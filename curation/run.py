@@ -19,8 +19,8 @@ from curation.config_file import load
 from curation.errors import ConfigError, Stopped
 from curation.fingerprint import build_engine, describe_engines
 from curation.forgotten import without_forgotten
-from curation.names import SUMMARY
 from curation.listing import list_clips
+from curation.names import SUMMARY
 from stages import weights
 
 

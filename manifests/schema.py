@@ -25,13 +25,9 @@ _ALL = [
     _field("source", pa.string(), "name of the source in sources.yaml"),
     _field("path", pa.string(), "file relative to the source's root; bytes that are not UTF-8 are percent-escaped"),
     _field("kind", pa.string(), "what the file is", range_="video|image"),
-    _field(
-        "source_span", pa.list_(pa.float64(), 2), "start and end of the clip in the file; null: whole", "s", ">=0"
-    ),
+    _field("source_span", pa.list_(pa.float64(), 2), "start and end of the clip in the file; null: whole", "s", ">=0"),
     _field("source_box", pa.list_(pa.float64(), 4), "cut out of each picture first: x0, y0, x1, y1", "share", "0..1"),
-    _field(
-        "folder_fps", pa.float64(), "frame rate where the path is a folder of frames; null: a file", "1/s", ">0"
-    ),
+    _field("folder_fps", pa.float64(), "frame rate where the path is a folder of frames; null: a file", "1/s", ">0"),
     # what the source's index says of the clip; not applied
     _field("video_id", pa.string(), "the video, or original picture, that the source cut the clip from"),
     _field("index_span", pa.list_(pa.float64(), 2), "start and end of the clip in that video", "s", ">=0"),

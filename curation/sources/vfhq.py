@@ -5,10 +5,10 @@
     ROOT/processed/<clip>.mp4                   or a video of them
     ROOT/raw/<video>.mp4                        whole videos, with `raw: true` (.webm, .mkv, ... do too)
 
-https://liangbinxie.github.io/projects/vfhq/ has the meta files and the frames. A meta file's lines "H:", "W:", "FPS:" and
-"CROP:" (x0 y0 x1 y1 in pixels of that H and W) are read; of the frames first..last in the file's name the published
-script leaves out one at either end. A folder of frames has the meta's frame rate. Of a raw video range and box are
-applied, else they are provenance.
+https://liangbinxie.github.io/projects/vfhq/ has the meta files and the frames. A meta file's lines "H:", "W:", "FPS:"
+and "CROP:" (x0 y0 x1 y1 in pixels of that H and W) are read; of the frames first..last in the file's name the
+published script leaves out one at either end. A folder of frames has the meta's frame rate. Of a raw video range and
+box are applied, else they are provenance.
 """
 
 from __future__ import annotations
