@@ -30,8 +30,10 @@ $(VENV)/core: pyproject.toml requirements.lock | $(UV)
 	$(UV) pip install --quiet --python $(RUN) --constraint requirements.lock --editable .
 	touch $@
 
+# facenet-pytorch is what face similarity is checked against; its own pins are years old, all that it needs is there.
 $(VENV)/dev: pyproject.toml requirements.lock | $(UV)
 	$(UV) pip install --quiet --python $(RUN) --constraint requirements.lock --editable '.[dev,s3,paper,train]'
+	$(UV) pip install --quiet --python $(RUN) --no-deps facenet-pytorch==2.6.0
 	touch $@ $(VENV)/core
 
 lock: | $(UV)

@@ -261,7 +261,7 @@ def _pipeline(paths: dict[str, Any], device: str) -> Any:
 
 
 def read_adapter(path: Path) -> dict[str, dict[str, Any]]:
-    """{"image_proj": ..., "ip_adapter": ...} of a published adapter, safetensors or a PyTorch file. Raises ValueError."""
+    """{"image_proj": ..., "ip_adapter": ...} of an adapter, safetensors or a PyTorch file. Raises ValueError."""
     import torch
     from safetensors.torch import load_file
 

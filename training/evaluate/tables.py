@@ -75,11 +75,12 @@ def plot_control(summary: dict[str, Any], path: Path) -> None:
 
     found = summary["metrics"]["control"]["agreement"]
     scores = [(v["intensity"], v["scores"].get("control")) for v in summary["videos"].values()]
-    pairs = [(asked, measured) for asked, measured in scores if measured is not None]
+    pairs = [pair for pair in scores if pair[1] is not None]
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 20], [0, 20], color="0.6", linestyle="--", linewidth=1, label="measured = asked")
-    axes.scatter(*zip(*pairs, strict=True), s=14, alpha=0.4, color="tab:blue", edgecolors="none", label="video")
+    asked, measured = zip(*pairs, strict=True)
+    axes.scatter(asked, measured, s=14, alpha=0.4, color="tab:blue", edgecolors="none", label="video")
     groups = [(float(m), of["mean"], of["std"]) for m, of in found["by_asked"].items()]
     if len(groups) < len(pairs):
         m, mean, std = zip(*groups, strict=True)

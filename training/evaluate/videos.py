@@ -15,8 +15,11 @@ LIST = "videos.jsonl"
 
 
 class Entry(BaseModel):
-    """A line of videos.jsonl. video and image: paths relative to the file, or absolute. prompt: P, which is scored.
-    said: the whole text that the model was given, where it differs. intensity: M asked for, None where there is none."""
+    """A line of videos.jsonl.
+
+    video and image: paths relative to the file, or absolute. prompt: P, which is scored. said: the whole text that the
+    model was given, where it differs. intensity: the M asked for, None where there is none.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -107,9 +107,8 @@ class Pyramid(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         for level, (inputs, outputs) in enumerate(zip((3, *CHANNELS), CHANNELS, strict=False), 1):
-            self.add_module(
-                f"pyramid{level}", nn.Sequential(conv_prelu(inputs, outputs, 2), conv_prelu(outputs, outputs))
-            )
+            convolutions = conv_prelu(inputs, outputs, 2), conv_prelu(outputs, outputs)
+            self.add_module(f"pyramid{level}", nn.Sequential(*convolutions))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(n, 3, h, w) -> features at 1/2, 1/4, 1/8, 1/16."""
@@ -171,10 +170,9 @@ class LastDecoder(nn.Module):
 class Update(nn.Module):
     """Refines flows and features by the correlations that the flows point to."""
 
-    def __init__(
-        self, channels: int, factor: int, hidden: int = 76, flow: int = 20, corr: int = 64, joint: int = 68
-    ) -> None:
+    def __init__(self, channels: int, factor: int) -> None:
         super().__init__()
+        hidden, flow, corr, joint = 76, 20, 64, 68
         self.factor = factor  # of this level over the correlations' 1/8
         self.convc1 = nn.Conv2d(2 * LEVELS * (2 * RADIUS + 1) ** 2, corr, 1)
         self.convf1, self.convf2 = nn.Conv2d(4, 2 * flow, 7, padding=3), nn.Conv2d(2 * flow, flow, 3, padding=1)

@@ -22,11 +22,9 @@ class ClipI:
 
     name = "clip_i"
     title = "CLIP-I"
-    definition = (
-        f"mean over all frames of the cosine between the embeddings of frame and whole reference picture, {_WITH}"
-    )
-    weights = (MODEL,)
-    packages = ("torch", "open_clip_torch")
+    definition = f"mean over all frames of the cosine between the embeddings of frame and reference picture, {_WITH}"
+    weights: tuple[str, ...] = (MODEL,)
+    packages: tuple[str, ...] = ("torch", "open_clip_torch")
 
     def setup(self, device: str) -> None:
         """Loads CLIP, once for both metrics."""
@@ -46,8 +44,8 @@ class ClipT:
         f"mean over all frames of the cosine between the embeddings of frame and prompt P, {_WITH}; the prompt is cut "
         "after 77 tokens"
     )
-    weights = (MODEL,)
-    packages = ("torch", "open_clip_torch")
+    weights: tuple[str, ...] = (MODEL,)
+    packages: tuple[str, ...] = ("torch", "open_clip_torch")
 
     def setup(self, device: str) -> None:
         """Loads CLIP, once for both metrics."""

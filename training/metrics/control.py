@@ -22,11 +22,11 @@ class Control:
     title = "Measured M"
     definition = (
         "motion intensity M of the generated video (Eq. 6 and 7, not capped) as curation measures it: frames at 4 per "
-        f"second, scaled to the side of the frame grid (512 unless the sample's record says otherwise), DIS flow, preset "
-        f"{PRESET}; compared with the M asked for: Spearman's rank correlation, mean error, mean absolute error"
+        "second, scaled to the side of the frame grid (512 unless the sample's record says otherwise), DIS flow, "
+        f"preset {PRESET}; compared with the M asked for: Spearman's rank correlation, mean error, mean absolute error"
     )
     weights: tuple[str, ...] = ()
-    packages = ("opencv-python-headless",)
+    packages: tuple[str, ...] = ("opencv-python-headless",)
 
     def setup(self, device: str) -> None:
         """Nothing to load."""

@@ -37,8 +37,8 @@ class DoverScore:
         "side below 224 px is scaled up first. t = (technical - 0.1107) / 0.07355, a = (aesthetic + 0.08285) / "
         "0.03774, score = sigmoid(0.6104 t + 0.3896 a). Model: DOVER (Swin-T and ConvNeXt-T, trained on LSVQ)"
     )
-    weights = ("dover",)
-    packages = ("torch",)
+    weights: tuple[str, ...] = ("dover",)
+    packages: tuple[str, ...] = ("torch",)
 
     def setup(self, device: str) -> None:
         """Loads DOVER."""

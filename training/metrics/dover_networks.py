@@ -8,7 +8,9 @@ so that it loads strictly. Features are channels-last: (B, D, H, W, C), D frames
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -21,6 +23,10 @@ GATED = (True, True, True, False)  # stages with a bias of their own within a fr
 CONV_DEPTHS, CONV_WIDTHS = (3, 3, 9, 3), (96, 192, 384, 768)
 CONV_LENGTHS = (1, 3, 1)  # kernel sizes over time, in turn
 Triple = tuple[int, int, int]
+
+
+def _each(function: Callable[[int, int], int], a: Triple, b: Triple) -> Triple:
+    return function(a[0], b[0]), function(a[1], b[1]), function(a[2], b[2])
 
 
 def windows(x: Tensor, window: Triple) -> Tensor:
@@ -126,10 +132,10 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> the same."""
-        size = tuple(x.shape[1:4])
-        window = tuple(min(n, w) for n, w in zip(size, WINDOW, strict=True))
-        shift = tuple(w // 2 if self.shifted and n > w else 0 for n, w in zip(size, WINDOW, strict=True))
-        whole = tuple(-(-n // w) * w for n, w in zip(size, window, strict=True))
+        size: Triple = (x.shape[1], x.shape[2], x.shape[3])
+        window = _each(min, size, WINDOW)
+        shift = _each(lambda n, w: w // 2 if self.shifted and n > w else 0, size, WINDOW)
+        whole = _each(lambda n, w: -(-n // w) * w, size, window)
         missing = [n - have for n, have in zip(whole, size, strict=True)]
         y = functional.pad(self.norm1(x), (0, 0, 0, missing[2], 0, missing[1], 0, missing[0]))
         y = windows(y.roll([-s for s in shift], dims=(1, 2, 3)), window)
@@ -190,9 +196,9 @@ class Swin(nn.Module):
     def __init__(self, width: int = 96) -> None:
         super().__init__()
         self.patch_embed = PatchEmbedding(width)
-        stages = enumerate(zip(DEPTHS, HEADS, GATED, strict=True))
         self.layers = nn.ModuleList(
-            SwinStage(width * 2**i, d, h, g, last=i == len(DEPTHS) - 1) for i, (d, h, g) in stages
+            SwinStage(width * 2**i, depth, heads, gated, last=i == len(DEPTHS) - 1)
+            for i, (depth, heads, gated) in enumerate(zip(DEPTHS, HEADS, GATED, strict=True))
         )
         self.norm = nn.LayerNorm(width * 2 ** (len(DEPTHS) - 1))
 
@@ -240,7 +246,7 @@ class ConvNeXt(nn.Module):
         self.downsample_layers = nn.ModuleList(
             [nn.Sequential(nn.Conv3d(3, w[0], (2, 4, 4), (2, 4, 4)), ChannelNorm(w[0]))]
         )
-        for before, after in zip(w, w[1:], strict=False):
+        for before, after in itertools.pairwise(w):
             conv = nn.Conv3d(before, after, (1, 2, 2), (1, 2, 2))
             self.downsample_layers.append(nn.Sequential(ChannelNorm(before), conv))
         self.stages = nn.ModuleList(

@@ -27,8 +27,8 @@ class DynamicDegree:
         "files below 8 fps; this is the rule of the time of the paper. Model: torchvision's raft_large with C_T_V1, "
         "the weights of RAFT's authors (FlyingChairs, FlyingThings3D)"
     )
-    weights = ("raft_large_things",)
-    packages = ("torch", "torchvision")
+    weights: tuple[str, ...] = ("raft_large_things",)
+    packages: tuple[str, ...] = ("torch", "torchvision")
 
     def setup(self, device: str) -> None:
         """Loads RAFT."""
@@ -36,7 +36,7 @@ class DynamicDegree:
         self.raft = Raft(weights.load_state_dict(path), "raft_large", device, updates=UPDATES, max_pairs=4)
 
     def measure(self, video: Video) -> Score:
-        """details: `largest`, the mean of each pair's largest 5 %, px; `threshold`, px; `needed`, pairs that must move."""
+        """details: `largest`, mean of each pair's largest 5 %, px; `threshold`, px; `needed`, pairs that must move."""
         frames = video.frames[:: frame_step(video.fps)]
         if len(frames) < 2:
             raise ValueError(f"has {len(frames)} frame at {TARGET_FPS} per second, two are needed for a flow")

@@ -27,21 +27,21 @@ class FaceSimilarity:
         "FaceNet embeddings (InceptionResnetV1, VGGFace2), at least 0, and 0 for a frame on which no face is found; "
         "mean over all frames. The identity loss is trained on ArcFace, not on FaceNet"
     )
-    weights = (*NETWORKS, "facenet-vggface2")
-    packages = ("torch", "torchvision")
+    weights: tuple[str, ...] = (*NETWORKS, "facenet-vggface2")
+    packages: tuple[str, ...] = ("torch", "torchvision")
 
     def setup(self, device: str) -> None:
         """Loads MTCNN and FaceNet."""
-        states = [weights.load_state_dict(path) for path in weights.require(self.weights).values()]
+        pnet, rnet, onet, facenet = (weights.load_state_dict(path) for path in weights.require(self.weights).values())
         from training.metrics.facenet import load_facenet
         from training.metrics.mtcnn import Mtcnn
 
-        self.detector = Mtcnn(*states[:3], device=device)
-        self.facenet = load_facenet(states[3]).to(device)
+        self.detector = Mtcnn(pnet, rnet, onet, device)
+        self.facenet = load_facenet(facenet).to(device)
         self.device = device
 
     def measure(self, video: Video) -> Score:
-        """details: the cosine of each frame, null where no face was found. Raises ValueError without a reference face."""
+        """details: the cosine of each frame, null where no face was found. Raises ValueError when I shows none."""
         reference = self.face(video.reference)
         if reference is None:
             raise ValueError("no face is found on the reference picture")

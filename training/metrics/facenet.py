@@ -1,7 +1,8 @@
 """FaceNet's Inception-ResNet-v1 (Schroff et al. 2015, arXiv 1503.03832; Szegedy et al. 2016, arXiv 1602.07261).
 
 Names and shapes of the parameters are those of 20180402-114759-vggface2.pt (timesler/facenet-pytorch,
-models/inception_resnet_v1.py), so that it loads strictly. facenet-pytorch itself pins torch below 2.3 and numpy below 2.
+models/inception_resnet_v1.py), so that it loads strictly. facenet-pytorch itself pins torch below 2.3 and
+numpy below 2.
 """
 
 from __future__ import annotations

@@ -19,13 +19,13 @@ class MotionSmoothness:
     name = "motion_smoothness"
     title = "Motion Smoothness"
     definition = (
-        "VBench: every second frame from the first is kept, the ones between are interpolated by AMT-S (Li et al. 2023, "
-        "arXiv 2304.09790) at native resolution, padded by its border to multiples of 16 (at least 128); (255 - mean absolute "
-        "difference to the real odd frames) / 255, mean over them; the last frame of an even number has no right "
-        "neighbour and does not count. The value depends on the rate that the file was saved at"
+        "VBench: every second frame from the first is kept, the ones between are interpolated by AMT-S (Li et al. "
+        "2023, arXiv 2304.09790) at native resolution, padded by its border to multiples of 16 (at least 128); (255 - "
+        "mean absolute difference to the real odd frames) / 255, mean over them; the last frame of an even number has "
+        "no right neighbour and does not count. The value depends on the rate that the file was saved at"
     )
-    weights = ("amt-s",)
-    packages = ("torch",)
+    weights: tuple[str, ...] = ("amt-s",)
+    packages: tuple[str, ...] = ("torch",)
 
     def setup(self, device: str) -> None:
         """Loads AMT-S."""

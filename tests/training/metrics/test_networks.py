@@ -8,15 +8,15 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchvision")
 
-from torch import Tensor, nn
+from torch import Tensor, nn  # noqa: E402
 
-from tests.training.metrics import layouts
-from tests.upstream_layouts import parameters
-from training.metrics import dover_networks
-from training.metrics.amt import AmtS, Correlations, Interpolator
-from training.metrics.dover_networks import ConvBlock, ConvNeXt, Dover, Swin, WindowAttention
-from training.metrics.facenet import InceptionResnetV1, load_facenet
-from training.metrics.mtcnn import ONet, PNet, RNet
+from tests.training.metrics import layouts  # noqa: E402
+from tests.upstream_layouts import parameters  # noqa: E402
+from training.metrics import dover_networks  # noqa: E402
+from training.metrics.amt import AmtS, Correlations, Interpolator  # noqa: E402
+from training.metrics.dover_networks import ConvBlock, ConvNeXt, Dover, Swin, WindowAttention  # noqa: E402
+from training.metrics.facenet import InceptionResnetV1, load_facenet  # noqa: E402
+from training.metrics.mtcnn import ONet, PNet, RNet  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
