@@ -55,6 +55,9 @@ _ALL = [
     _field("grid_fps", pa.float64(), "rate of the frame grid", "1/s", ">0"),
     _field("grid_frames", pa.int16(), "frames in the grid", "", ">=1"),
     _field("grid_size", pa.int16(), "side of the grid's square frames", "px", ">0"),
+    # cut
+    _field("cut_score", pa.float32(), "how surely the scene changes inside the grid, stages/scene_cut.py", "", "0..2"),
+    _field("cut_frame", pa.int16(), "index of the first grid frame after the likeliest cut", "", ">=1"),
     # quality
     _field("quality_score", pa.float32(), "score of the quality engine on one frame, larger is better", "", "0..1"),
     _field("quality_frame", pa.int16(), "index of that frame in the grid", "", ">=0"),
@@ -87,6 +90,9 @@ _ALL = [
     # embedding
     _field("image_embedding", pa.list_(pa.float32()), "image embedding of the face crop, unit length"),
     _field("frame_embedding", pa.list_(pa.float32()), "image embedding of a whole frame, unit length"),
+    # shots of a whole file, which its windows are cut from
+    _field("cuts", pa.list_(pa.float64()), "times of the first frames after cuts", "s", ">0"),
+    _field("sharpness", pa.list_(pa.float32()), "variance of the Laplacian, four times a second", "", ">=0"),
     # decided over the whole dataset
     _field("motion_intensity_capped", pa.float64(), "M capped (A.5), what the model is conditioned on", "", "0..20"),
     _field("motion_bin", pa.int16(), "bin of M for resampling; null for images", "", ">=0"),
@@ -110,7 +116,9 @@ INDEXED = (
     *("text_light_direction", "text_light_intensity", "text_light_color"),
 )
 # Columns that only the stages themselves read.
-INTERNAL = frozenset({"short_side", "missing_frames", "frame_boxes", "frame_landmarks", "face_motion"})
+INTERNAL = frozenset(
+    {"short_side", "missing_frames", "frame_boxes", "frame_landmarks", "face_motion", "cuts", "sharpness"}
+)
 VERDICT = ("status", "stage", "reason", "value", "threshold", "error")
 DECIDED = ("motion_intensity_capped", "motion_bin", "sample_weight", "identity", "split")
 

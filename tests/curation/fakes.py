@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from stages import face, motion, quality, text
+from stages import face, motion, quality, scene_cut, text
 from stages.base import ClipError, Engine, Measured, Params, Sample
 from stages.frames import FrameSpec
 from tests.curation.made import GOOD
@@ -28,7 +28,7 @@ RUNTIME_ENV = {
     "env_vars": {"PYTHONPATH": str(ROOT)},
 }
 # As a section of sources.yaml.
-STAGES = {name: {"engine": "fake"} for name in ("quality", "text", "face", "motion")}
+STAGES = {name: {"engine": "fake"} for name in ("cut", "quality", "text", "face", "motion")}
 THRESHOLDS = {"min_quality": 0.3, "max_text_area": 0.02, "min_face_score": 0.5, "min_face_fraction": 0.75}
 FRAMES = {"fps": 4, "count": 4, "size": 64}
 
@@ -80,6 +80,10 @@ class FakeQuality(Fake):
         return super().measure(batch)
 
 
+class FakeCut(Fake):
+    stage = "cut"
+
+
 class FakeText(Fake):
     stage = "text"
 
@@ -124,6 +128,7 @@ def number(path: str) -> float:
 def install() -> None:
     """Register the fakes beside the real engines, as "fake"."""
     fakes: list[tuple[Any, type[Engine]]] = [
+        (scene_cut.STAGE, FakeCut),
         (quality.STAGE, FakeQuality),
         (text.STAGE, FakeText),
         (face.STAGE, FakeFace),

@@ -200,7 +200,7 @@ def test_deciding_again_moves_clips_and_lists_what_was_never_measured(
     made = Made(config(tmp_path))
     made.listing([clip("good.mp4"), clip("text.mp4")])
     made.measure(clip("good.mp4"))
-    made.measure(clip("text.mp4"), ["header", "decode", "quality", "text"], text={"text_area": 0.05})
+    made.measure(clip("text.mp4"), ["header", "decode", "cut", "quality", "text"], text={"text_area": 0.05})
     save_config(made.output, made.config, made.engines)
     before = decide(made)
     assert before.status == {"kept": 1, "rejected": 1}

@@ -188,7 +188,7 @@ def test_a_clip_given_up_before_its_first_stage_keeps_what_earlier_pools_measure
     task = Task(made.clip("a.mp4"), {"header": {}, "decode": {}}, new={"header": {"width": 1}, "decode": {}})
     given_up = runner._give_up(task, "gone")
     assert given_up.over
-    assert list(given_up.new) == ["header", "decode", "quality"]
+    assert list(given_up.new) == ["header", "decode", "cut", "quality"]
     assert given_up.new["quality"]["error"] == "its worker was lost 2 times, the last time at quality: gone"
 
 
