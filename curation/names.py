@@ -3,3 +3,4 @@
 CONFIG = "config.yaml"
 ENGINES = "measurements/engines.json"
 SUMMARY = "summary.json"
+REPORT = "report.html"

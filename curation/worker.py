@@ -144,7 +144,7 @@ class Worker:
         started = time.perf_counter()
         clip = task.clip
         try:
-            header = _header_of(task)
+            header = header_of(clip, task.known["header"])
             location = self._location(clip)
             frames = self._decoder.frames(location, clip.kind, self._config.frames, header, clip.span, clip.box)
             held[index] = frames
@@ -260,14 +260,13 @@ def failed_row(clip: Clip, text: str, transient: bool) -> dict[str, Any]:
     return {"clip_id": clip.clip_id, "stamp": clip.stamp, "error": text, "transient": transient}
 
 
-def _header_of(task: Task) -> Header:
+def header_of(clip: Clip, known: Mapping[str, Any]) -> Header:
     """The header again, from the columns it was stored as."""
-    known = task.known["header"]
     duration = known["file_duration_s"]  # of the span: the file goes at least to its end
-    if duration is not None and task.clip.span is not None:
-        duration += max(0.0, task.clip.span[0])
+    if duration is not None and clip.span is not None:
+        duration += max(0.0, clip.span[0])
     return Header(
-        kind=task.clip.kind,
+        kind=clip.kind,
         width=known["width"],
         height=known["height"],
         fps=known["fps"],
