@@ -66,6 +66,7 @@ def load_decided(output: Path, overrides: list[str]) -> Config:
 def decide(config: Config) -> None:
     """Write manifests, rejected and summary from the measurements alone."""
     from curation.outputs import write_json, write_outputs
+    from curation.report import write_report
     from curation.summary import print_summary
     from curation.verdicts import Measurements
 
@@ -73,11 +74,12 @@ def decide(config: Config) -> None:
     engines = json.loads((output / ENGINES).read_text(encoding="utf-8"))
     with Measurements(output, config, engines, "nothing") as measurements:
         decision = write_outputs(config, engines, measurements)
-    path = output / SUMMARY
-    last: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    stages = {name: last.get("stages", {}).get(name, {}) | engine for name, engine in engines.items()}
-    summary = {**last, **decision.as_json(), "stages": stages, "thresholds": config.limits()}
-    write_json(path, summary)
+        path = output / SUMMARY
+        last: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        stages = {name: last.get("stages", {}).get(name, {}) | engine for name, engine in engines.items()}
+        summary = {**last, **decision.as_json(), "stages": stages, "thresholds": config.limits()}
+        write_json(path, summary)
+        write_report(output, config, measurements, summary)
     print_summary(summary, output)
     if summary["to_measure"]:
         print("clips marked to_measure stand in rejected/; curation.run with the same --set measures them")

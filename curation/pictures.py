@@ -68,7 +68,7 @@ def marked(row: Mapping[str, Any], frames: Frames, index: int) -> np.ndarray:
     """One whole frame, uint8 RGB (h, w, 3), with the crop and the face that were found on it drawn in."""
     import cv2
 
-    image = np.ascontiguousarray(frames.images[index])
+    image = frames.images[index].copy()
     scale = frames.images.shape[1:3]
     width = max(1, min(scale) // 100)
     if row["crop"] is not None and scale[0] != scale[1]:

@@ -25,7 +25,7 @@ KEPT_SHOWN = 12  # across the range of M
 REJECTED_SHOWN = 4  # per reason, from the nearest to the threshold to the farthest
 FAILED_SHOWN = 200
 SOURCES_SHOWN = 50
-SECONDS = 20.0
+SECONDS = 30.0
 STRIP_PX, FRAME_PX = 128, 192
 
 
@@ -61,7 +61,10 @@ def render(config: Config, measurements: Measurements, summary: Mapping[str, Any
         (
             outcome,
             count,
-            [Example(row, *pictures[row["clip_id"]], outcome.rule and row[outcome.rule.column]) for row in rows],
+            [
+                Example(row, *pictures[row["clip_id"]], row[outcome.rule.column] if outcome.rule else None)
+                for row in rows
+            ],
         )
         for outcome, count, rows in groups
     ]

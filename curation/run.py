@@ -100,6 +100,7 @@ def require_weights(config: Config, look_only: bool) -> None:
 def run(config: Config, runner: str, limit: int | None = None, retry_failed: bool = False) -> int:
     """List, measure, decide, write. Returns the exit code."""
     from curation.outputs import write_json, write_outputs
+    from curation.report import write_report
     from curation.store import write_listing
     from curation.summary import print_summary, save_config
     from curation.verdicts import Measurements
@@ -116,26 +117,27 @@ def run(config: Config, runner: str, limit: int | None = None, retry_failed: boo
         measured = measure(config, engines, known, runner)
     with Measurements(output, config, engines, "nothing") as known:
         decision = write_outputs(config, engines, known)
-    lost = decision.status.get("to_measure", 0)
-    if lost or decision.clips != found:
-        raise Stopped(
-            f"{found} clips went in, {decision.clips} came out, {lost} of them unmeasured: a defect, report it"
-        )
-    summary: dict[str, Any] = {
-        **decision.as_json(),
-        "ignored_files": dict(sorted(ignored.items())),
-        "stages": {
-            name: {**described, **measured["stages"].get(name, {"measured": 0, "seconds": 0.0})}
-            for name, described in engines.items()
-        },
-        "thresholds": config.limits(),
-        "versions": {name: version(name) for name in ("human-motion", "ray", "duckdb", "pyarrow", "numpy")},
-        "run": {"runner": runner, "seconds": round(time.monotonic() - started, 3), **measured["run"]},
-    }
-    for name, step in zip(engines, (s for s in decision.funnel if s["stage"] != "listing"), strict=True):
-        reached = step["in"] - step["to_measure"]
-        summary["stages"][name]["reused"] = max(0, reached - summary["stages"][name]["measured"])
-    write_json(output / SUMMARY, summary)
+        lost = decision.status.get("to_measure", 0)
+        if lost or decision.clips != found:
+            raise Stopped(
+                f"{found} clips went in, {decision.clips} came out, {lost} of them unmeasured: a defect, report it"
+            )
+        summary: dict[str, Any] = {
+            **decision.as_json(),
+            "ignored_files": dict(sorted(ignored.items())),
+            "stages": {
+                name: {**described, **measured["stages"].get(name, {"measured": 0, "seconds": 0.0})}
+                for name, described in engines.items()
+            },
+            "thresholds": config.limits(),
+            "versions": {name: version(name) for name in ("human-motion", "ray", "duckdb", "pyarrow", "numpy")},
+            "run": {"runner": runner, "seconds": round(time.monotonic() - started, 3), **measured["run"]},
+        }
+        for name, step in zip(engines, (s for s in decision.funnel if s["stage"] != "listing"), strict=True):
+            reached = step["in"] - step["to_measure"]
+            summary["stages"][name]["reused"] = max(0, reached - summary["stages"][name]["measured"])
+        write_json(output / SUMMARY, summary)
+        write_report(output, config, known, summary)
     print_summary(summary, output)
     failed = decision.status.get("failed", 0)
     if decision.clips and failed / decision.clips > config.execution.max_failed_fraction:

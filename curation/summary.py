@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from curation.config import Config
-from curation.names import CONFIG, ENGINES
+from curation.names import CONFIG, ENGINES, REPORT
 from curation.outputs import write_json
 from manifests.shards import whole
 
@@ -47,4 +47,4 @@ def print_summary(summary: dict[str, Any], output: Path) -> None:
     if summary.get("ignored_files"):
         names = ", ".join(f".{ext} {count:,}" for ext, count in summary["ignored_files"].items())
         print(f"not videos or images by their extension: {names}")
-    print(f"manifest: {output / 'manifests'}   reasons: {output / 'rejected'}   counts: {output / 'summary.json'}")
+    print(f"report: {output / REPORT}   manifest: {output / 'manifests'}   reasons: {output / 'rejected'}")
