@@ -274,5 +274,5 @@ def header_of(clip: Clip, known: Mapping[str, Any]) -> Header:
         frame_count=known["frame_count"],
         codec=known["codec"],
         rotation=known["rotation"],
-        folder=task.clip.folder_fps is not None,
+        folder=clip.folder_fps is not None,
     )
