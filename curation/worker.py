@@ -7,9 +7,9 @@ first stage that needs frames is reached; a clip that a rule rejects costs nothi
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import math
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,19 +19,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curation.batching import Batching, error_text
 from curation.config import Config
 from curation.errors import Stopped
 from curation.fingerprint import build_engine
 from manifests.shards import whole
-from stages.base import ClipError, Engine, Measured, Sample, Stage
+from stages.base import ClipError, Sample, Stage
 from stages.clip import Clip
 from stages.decode import Decoder, Header
 from stages.frames import Frames
 from stages.header import decode_columns, header_columns
-
-TRANSIENT_ERRNO = frozenset(
-    {errno.EIO, errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT}
-)
 
 
 @dataclass
@@ -42,7 +39,7 @@ class Task:
     new: per stage, the row to store: columns, or error and transient.
     over: no later stage needs to look at the clip: it was rejected, it failed, or all is known.
     rejected: by a rule, under the thresholds of this run.
-    seconds: per stage, time spent on this clip.
+    seconds: per stage, time spent on this clip; gpu_seconds: of it, how long a GPU was held, where there is one.
     traced: leave on disk which stage was reached (`read_trace`), for a clip that has lost a worker before.
     """
 
@@ -52,6 +49,7 @@ class Task:
     over: bool = False
     rejected: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
+    gpu_seconds: dict[str, float] = field(default_factory=dict)
     traced: bool = False
 
 
@@ -73,15 +71,16 @@ class Worker:
         self._mine = {stage.name for stage in self._table if stages is None or stage.name in stages}
         self._flow_folder = Path("flows") / engines["motion"]["fingerprint"]
         self._decoder = Decoder(config.execution.deadline_s)
-        self._engines: dict[str, Engine] = {}
+        self._decoding = threading.Lock()
+        self._engines: dict[str, Batching] = {}
         for stage, chosen in config.stage_table():
             if stage.name in self._mine and stage.name not in ("header", "decode"):
-                self._engines[stage.name] = build_engine(stage, chosen, config)
-        for name, engine in self._engines.items():
-            try:
-                engine.setup(device)
-            except Exception as error:
-                raise Stopped(f"the engine of {name} cannot be set up: {_text(error)}") from error
+                engine = build_engine(stage, chosen, config)
+                try:
+                    engine.setup(device)
+                except Exception as error:
+                    raise Stopped(f"the engine of {stage.name} cannot be set up: {error_text(error)}") from error
+                self._engines[stage.name] = Batching(stage.name, engine, device)
 
     def close(self) -> None:
         """End the decoder's process."""
@@ -92,9 +91,10 @@ class Worker:
     ) -> tuple[list[Task], list[Frames | None]]:
         """Run this worker's stages on the tasks; returns them with what was measured, and their frames.
 
-        `frames` are those that an earlier worker decoded. Frames are only returned for tasks that are not over.
+        `frames` are those that an earlier worker decoded. Frames are only returned for tasks that are not over. Several
+        threads may call it: one does on a CPU what the next needs no GPU for.
         """
-        tasks = [dataclasses.replace(t, known=dict(t.known), new=dict(t.new), seconds=dict(t.seconds)) for t in tasks]
+        tasks = [_copy(task) for task in tasks]
         held: dict[int, Frames | None] = dict(enumerate(frames or [None] * len(tasks)))
         for position, stage in enumerate(self._table):
             if stage.name not in self._mine:
@@ -129,7 +129,8 @@ class Worker:
     def _header(self, task: Task) -> None:
         started = time.perf_counter()
         try:
-            header = self._decoder.header(self._location(task.clip), task.clip.kind, task.clip.folder_fps)
+            with self._decoding:
+                header = self._decoder.header(self._location(task.clip), task.clip.kind, task.clip.folder_fps)
             self._store(task, "header", header_columns(header, self._config.frames, task.clip.span, task.clip.box))
         except ClipError as error:
             _fail(task, "header", error)
@@ -146,7 +147,8 @@ class Worker:
         try:
             header = header_of(clip, task.known["header"])
             location = self._location(clip)
-            frames = self._decoder.frames(location, clip.kind, self._config.frames, header, clip.span, clip.box)
+            with self._decoding:
+                frames = self._decoder.frames(location, clip.kind, self._config.frames, header, clip.span, clip.box)
             held[index] = frames
             if "decode" not in task.known:
                 self._store(task, "decode", decode_columns(frames, self._config.frames, header))
@@ -162,11 +164,11 @@ class Worker:
             Sample(task.clip, {k: v for name in stage.reads for k, v in task.known[name].items()}, frames)
             for task, frames in work
         ]
-        started = time.perf_counter()
-        results = _measure(self._engines[stage.name], samples)
-        elapsed = (time.perf_counter() - started) / len(work)
-        for (task, _), result in zip(work, results, strict=True):
-            task.seconds[stage.name] = elapsed
+        batched = self._engines[stage.name].measure(samples)
+        for (task, _), result in zip(work, batched.results, strict=True):
+            task.seconds[stage.name] = batched.seconds / len(work)
+            if batched.gpu_seconds is not None:
+                task.gpu_seconds[stage.name] = batched.gpu_seconds / len(work)
             try:
                 if isinstance(result, ClipError):
                     raise result
@@ -214,25 +216,14 @@ class Worker:
         return clip.location(self._roots[clip.source])
 
 
-def _measure(engine: Engine, samples: Sequence[Sample]) -> list[Measured | ClipError]:
-    """The engine's results. A batch that it cannot take is halved until the one sample at fault stands alone."""
-    try:
-        return engine.measure(samples)
-    except Exception as error:  # noqa: BLE001 (whatever an engine raises is recorded with the one clip that raised it)
-        if len(samples) == 1:
-            return [error if isinstance(error, ClipError) else ClipError(_text(error), _is_transient(error))]
-        half = len(samples) // 2
-        return _measure(engine, samples[:half]) + _measure(engine, samples[half:])
-
-
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-
-
-def _is_transient(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in TRANSIENT_ERRNO
-    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+def _copy(task: Task) -> Task:
+    return dataclasses.replace(
+        task,
+        known=dict(task.known),
+        new=dict(task.new),
+        seconds=dict(task.seconds),
+        gpu_seconds=dict(task.gpu_seconds),
+    )
 
 
 def _fail(task: Task, stage: str, error: ClipError) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -124,6 +124,22 @@ class Engine(Protocol):
 
     def measure(self, batch: Sequence[Sample]) -> list[Measured | ClipError]:
         """One result per sample, in order. A ClipError stands for a sample that cannot be measured."""
+        ...
+
+
+@runtime_checkable
+class TwoPhase(Protocol):
+    """An engine whose work on the device can be told from the rest: `measure` is `finish(batch, infer(batch))`.
+
+    A worker may finish one batch while the device is at the next.
+    """
+
+    def infer(self, batch: Sequence[Sample]) -> Any:
+        """What the device computes; one thread at a time calls it."""
+        ...
+
+    def finish(self, batch: Sequence[Sample], inferred: Any) -> list[Measured | ClipError]:
+        """The results, as `measure` gives them; needs no device, and several threads may call it."""
         ...
 
 
