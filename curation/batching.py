@@ -73,8 +73,9 @@ class Batching:
         if memory:
             self._shrink(len(samples))
         if len(samples) == 1:
-            known = isinstance(problem, ClipError)
-            batched.results.append(problem if known else ClipError(error_text(problem), is_transient(problem)))
+            if not isinstance(problem, ClipError):
+                problem = ClipError(error_text(problem), is_transient(problem))
+            batched.results.append(problem)
         elif memory:
             self._run_all(samples, batched)
         else:

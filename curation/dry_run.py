@@ -8,7 +8,7 @@ from collections import Counter
 from curation.config import Config
 from curation.fingerprint import build_engine, describe_engines
 from curation.listing import list_clips
-from curation.placement import describe, plan_groups
+from curation.placement import DEFAULT_GPU_GIB, describe, gpu_memories, plan_groups
 from stages import weights
 
 
@@ -31,23 +31,29 @@ def dry_run(config: Config, limit: int | None) -> int:
     for stage, chosen in config.stage_table():
         rules = [f"{r.reason}: {r.column} {r.op} {r.limit(config.thresholds):g}" for r in stage.rules]
         print(f"{stage.name:<10}{chosen.engine:<12}{described[stage.name]['fingerprint']:<18}{'; '.join(rules)}")
-    needed = weights.needed(build_engine(stage, chosen, config) for stage, chosen in config.stage_table())
-    if needed:
-        print("\nmodel files:")
-    for name in needed:
-        print(f"  {name}: {weights.find(name) or weights.how_to_get(name)}")
-    cpus, gpus, where = _resources()
-    print(f"\nplacement on {where} with {cpus:g} CPUs and {gpus:g} GPUs:")
-    for line in describe(plan_groups(config, cpus, gpus)):
+    engines = [build_engine(stage, chosen, config) for stage, chosen in config.stage_table()]
+    files = [f"{name}: {weights.find(name) or weights.how_to_get(name)}" for name in weights.needed(engines)]
+    files += [f"{e.origin()}: {e.folder() or 'missing'}" for e in engines if isinstance(e, weights.HubModel)]
+    if files:
+        print("\nmodel files, those that are missing fetched by the run where they have an address:")
+    for line in files:
+        print(f"  {line}")
+    cpus, gpus, gpu_gib, where = _resources()
+    of = f" of {gpu_gib:.0f} GiB" if gpus else ""
+    print(f"\nplacement on {where} with {cpus:g} CPUs and {gpus:g} GPUs{of}:")
+    for line in describe(plan_groups(config, cpus, gpus, gpu_gib)):
         print(f"  {line}")
     return 0
 
 
-def _resources() -> tuple[float, float, str]:
-    """The cluster's resources when RAY_ADDRESS names one, else this machine's CPUs."""
+def _resources() -> tuple[float, float, float, str]:
+    """CPUs, GPUs and the memory of the smallest: the cluster's when RAY_ADDRESS names one, else this machine's."""
     if os.environ.get("RAY_ADDRESS"):
-        from curation.ray_runner import cluster_size, connect
+        from curation.cluster import cluster_size, connect
 
         connect()
         return (*cluster_size(), "the cluster")
-    return float(len(os.sched_getaffinity(0))), 0.0, "this machine"
+    memories = gpu_memories()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = len(memories) if visible is None else min(len(memories), len([v for v in visible.split(",") if v.strip()]))
+    return float(len(os.sched_getaffinity(0))), float(gpus), min(memories, default=DEFAULT_GPU_GIB), "this machine"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,8 +54,8 @@ CONTEXT_GIB = 0.6  # of CUDA and its libraries, in each process
 USABLE = 0.95  # of a GPU's memory
 DEFAULT_GPU_GIB = 24.0  # where the nodes do not say
 
-# The stages that share an actor where GPUs are used.
-SECTIONS = (("header", "decode"), ("quality", "text", "face", "crop", "embedding"), ("motion",), ("caption",))
+# The stages at which another group begins where GPUs are used: screening, flow, captions.
+BEGINS = ("quality", "motion", "caption")
 # One that waits for a server has one actor of its own on any machine, takes no core, and asks for many clips at once.
 WAITING = {("caption", "openai"): 16}
 
@@ -132,15 +131,19 @@ def _sections(chosen: Mapping[str, Chosen], gpus: int) -> list[list[str]]:
     """The stages, in order, by the groups that they are in."""
     if not gpus:
         return [list(chosen)]
-    sections: list[list[str]] = []
-    for section in SECTIONS:
-        names = [name for name in section if name in chosen]
+    parts: list[list[str]] = [[]]
+    for name in chosen:
+        if name in BEGINS:
+            parts.append([])
+        parts[-1].append(name)
+    sections = parts[:1]
+    for names in parts[1:]:
         # What needs no GPU joins what stands before it, unless that has one and would leave it idle: words made from
         # columns cost nothing.
         cheap = all(chosen[name].engine == "kinematic" for name in names)
-        if sections and not _footprints(names, chosen) and (cheap or not _footprints(sections[-1], chosen)):
+        if not _footprints(names, chosen) and (cheap or not _footprints(sections[-1], chosen)):
             sections[-1] += names
-        elif names:
+        else:
             sections.append(names)
     return sections
 
@@ -195,16 +198,14 @@ def _packs(groups: Sequence[Group], gpus: float) -> bool:
     return True
 
 
-def local_gpus() -> list[float]:
-    """Memory of this machine's NVIDIA GPUs, GiB each, those that CUDA_VISIBLE_DEVICES hides left out."""
+def gpu_memories() -> list[float]:
+    """Memory of this machine's NVIDIA GPUs, GiB each."""
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []  # no driver, no GPU
-    found = [float(line) / 1024 for line in answer.splitlines() if line.strip().isdigit()]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return found if visible is None else found[: len([part for part in visible.split(",") if part.strip()])]
+    return [float(line) / 1024 for line in answer.splitlines() if line.strip().isdigit()]
 
 
 def describe(groups: list[Group]) -> list[str]:

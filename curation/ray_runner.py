@@ -7,9 +7,7 @@ alone; a clip that then loses MAX_DEATHS workers is written as failed, and the o
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import logging
 import shutil
 import time
 from collections import deque
@@ -19,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError
 
+from curation.cluster import Metrics, cluster_size, fits, last_line
 from curation.config import Config
 from curation.errors import Stopped
 from curation.placement import Group, plan_groups
@@ -61,34 +60,30 @@ class _Job:
 
 
 @dataclass
+class _Call:
+    """Jobs that an actor is at, and what it returns: the tasks, then the frames of each where it hands them on."""
+
+    jobs: list[_Job]
+    refs: list[Any]
+
+
+@dataclass
 class _Actor:
+    """calls: by the reference that is waited for. since: when the last one ended, or the first began."""
+
     handle: Any
     group: int
     ready: bool = False
-    jobs: list[_Job] = field(default_factory=list)
-    refs: list[Any] = field(default_factory=list)
+    calls: dict[Any, _Call] = field(default_factory=dict)
     since: float = 0.0
 
+    def jobs(self) -> list[_Job]:
+        return [job for call in self.calls.values() for job in call.jobs]
 
-def connect() -> None:
-    """Join the cluster that RAY_ADDRESS or this machine names, or start an embedded one."""
-    if ray.is_initialized():
-        return
-    try:
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-    except Exception as error:  # Ray raises bare Exceptions here
-        raise Stopped(f"Ray cannot be reached or started: {_last_line(error)}") from error
-
-
-def cluster_size() -> tuple[float, float]:
-    """CPUs and GPUs of the cluster."""
-    resources = ray.cluster_resources()
-    return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-
-
-def fits(group: Group, resources: Mapping[str, float]) -> bool:
-    """Whether a node of these resources can hold one actor of the group."""
-    return group.cpus <= resources.get("CPU", 0) and group.gpus <= resources.get("GPU", 0)
+    def takes(self, job: _Job, calls: int) -> bool:
+        """Whether it may be given a call that begins with this job, of `calls` at once."""
+        jobs = self.jobs()
+        return self.ready and (not jobs or (len(self.calls) < calls and not any(j.alone for j in [job, *jobs])))
 
 
 class RayRunner:
@@ -104,10 +99,13 @@ class RayRunner:
                     f"no node has the {group.cpus:g} CPU and {group.gpus:g} GPU that a worker of {group.name} takes"
                 )
         self._classes = [
-            ray.remote(_StageActor).options(num_cpus=g.cpus, num_gpus=g.gpus, max_restarts=0) for g in self._groups
+            ray.remote(_StageActor).options(num_cpus=g.cpus, num_gpus=g.gpus, max_restarts=0, max_concurrency=g.calls)
+            for g in self._groups
         ]
+        self._metrics = Metrics()
         self._last = len(self._groups) - 1
-        self._actors: dict[Any, _Actor] = {}  # by the reference that is waited for
+        self._actors: list[_Actor] = []
+        self._owners: dict[Any, _Actor] = {}  # by the references that are waited for
         self._waiting: list[deque[_Job]] = [deque() for _ in self._groups]
         self._failed_starts = 0
         self._last_ready: list[float] = []
@@ -123,8 +121,11 @@ class RayRunner:
         replanned = time.monotonic()
         self._last_ready = [replanned] * len(self._groups)
         shutil.rmtree(trace_folder(Path(self._config.output)), ignore_errors=True)
+        # One of each first, those with the largest share of a GPU before the others, so that all find room.
+        for index in sorted(range(len(self._groups)), key=lambda i: -self._groups[i].gpus):
+            self._start_actor(index)
         for index, group in enumerate(self._groups):
-            for _ in range(group.actors):
+            for _ in range(group.actors - 1):
                 self._start_actor(index)
         try:
             while True:
@@ -140,105 +141,113 @@ class RayRunner:
                 if exhausted and not self._in_flight():
                     return
                 self._refuse_to_hang()
-                yield from self._collect()
+                for task in self._collect():
+                    self._metrics.count(task)
+                    yield task
+                self._gauge()
                 if time.monotonic() - replanned > REPLAN_S:
                     replanned = time.monotonic()
                     self._follow_cluster()
         finally:
-            for actor in self._actors.values():
+            for actor in self._actors:
                 ray.kill(actor.handle)
             self._actors.clear()
+            self._owners.clear()
             shutil.rmtree(trace_folder(Path(self._config.output)), ignore_errors=True)
 
     def _width(self) -> int:
-        return sum(g.batch * max(1, g.actors) for g in self._groups)
+        return sum(g.batch * g.calls * max(1, g.actors) for g in self._groups)
 
     def _in_flight(self) -> int:
-        return sum(map(len, self._waiting)) + sum(len(actor.jobs) for actor in self._actors.values())
+        return sum(map(len, self._waiting)) + sum(len(actor.jobs()) for actor in self._actors)
+
+    def _gauge(self) -> None:
+        for index, group in enumerate(self._groups):
+            at = sum(len(actor.jobs()) for actor in self._actors if actor.group == index)
+            self._metrics.in_flight(group, at + len(self._waiting[index]))
 
     def _start_actor(self, group: int) -> None:
         handle: Any = self._classes[group].remote(self._config, self._engines, self._groups[group])
-        self._actors[handle.ready.remote()] = _Actor(handle, group)
-
-    def _idle(self) -> dict[int, list[tuple[Any, _Actor]]]:
-        idle: dict[int, list[tuple[Any, _Actor]]] = {}
-        for ref, actor in self._actors.items():
-            if actor.ready and not actor.jobs:
-                idle.setdefault(actor.group, []).append((ref, actor))
-        return idle
+        actor = _Actor(handle, group)
+        self._actors.append(actor)
+        self._owners[handle.ready.remote()] = actor
 
     def _submit(self) -> None:
-        """Give waiting jobs to idle actors, the last pools first, so that frames leave the store soon."""
-        idle = self._idle()
+        """Give waiting jobs to the actors, the last pools first, so that frames leave the store soon."""
         for group in reversed(range(len(self._groups))):
-            queue = self._waiting[group]
-            for key, actor in idle.get(group, []):
-                if not queue:
+            queue, plan = self._waiting[group], self._groups[group]
+            pool = [actor for actor in self._actors if actor.group == group]
+            while queue:
+                free = [actor for actor in pool if actor.takes(queue[0], plan.calls)]
+                if not free:
                     break
-                size = 1 if queue[0].alone else self._groups[group].batch
                 jobs = [queue.popleft()]
-                while queue and len(jobs) < size and not queue[0].alone:
+                while queue and len(jobs) < plan.batch and not jobs[0].alone and not queue[0].alone:
                     jobs.append(queue.popleft())
-                frames = [job.frames for job in jobs] if group else []
-                hand_on = group < self._last
-                refs = actor.handle.measure.options(num_returns=1 + len(jobs) if hand_on else 1).remote(
-                    hand_on, [job.task for job in jobs], *frames
-                )
-                del self._actors[key]
-                actor.jobs, actor.since = jobs, time.monotonic()
-                actor.refs = refs if hand_on else [refs]
-                self._actors[actor.refs[0]] = actor
+                self._call(min(free, key=lambda actor: len(actor.calls)), jobs)
+
+    def _call(self, actor: _Actor, jobs: list[_Job]) -> None:
+        frames = [job.frames for job in jobs] if actor.group else []
+        hand_on = actor.group < self._last
+        refs = actor.handle.measure.options(num_returns=1 + len(jobs) if hand_on else 1).remote(
+            hand_on, [job.task for job in jobs], *frames
+        )
+        call = _Call(jobs, refs if hand_on else [refs])
+        if not actor.calls:
+            actor.since = time.monotonic()
+        actor.calls[call.refs[0]] = call
+        self._owners[call.refs[0]] = actor
 
     def _collect(self) -> Iterator[Task]:
         """Wait for something to happen and yield the tasks that are over."""
-        pending = [ref for ref, actor in self._actors.items() if actor.jobs or not actor.ready]
+        pending = list(self._owners)
         done, _ = ray.wait(pending, num_returns=1, timeout=1.0) if pending else ([], [])
         for ref in done:
-            actor = self._actors[ref]
+            actor = self._owners[ref]
             try:
                 result = ray.get(ref)
             except RayActorError as error:
                 if error.actor_init_failed:
-                    raise Stopped(f"a worker cannot start: {_last_line(error)}") from None
-                yield from self._lost(ref, "the worker process ended (crashed, killed, or out of memory)")
-            except RayTaskError as error:
-                yield from self._lost(ref, _last_line(error))
+                    raise Stopped(f"a worker cannot start: {last_line(error)}") from None
+                yield from self._lost(actor, "the worker process ended (crashed, killed, or out of memory)")
             except RayError as error:
-                # Frames that were lost with the node that held them: decode them again.
-                yield from self._lost(ref, _last_line(error))
+                # The worker's device was lost, or frames with the node that held them: decode them again.
+                yield from self._lost(actor, last_line(error))
             else:
-                if actor.ready:
-                    yield from self._advance(actor, result)
-                actor.ready = True
+                del self._owners[ref]
                 self._failed_starts = 0
+                if actor.ready:
+                    actor.since = time.monotonic()
+                    yield from self._advance(actor, actor.calls.pop(ref), result)
+                actor.ready = True
         yield from self._stop_overdue()
 
-    def _advance(self, actor: _Actor, tasks: list[Task]) -> Iterator[Task]:
-        frames = actor.refs[1:] or [None] * len(tasks)
-        for job, task, ref in zip(actor.jobs, tasks, frames, strict=True):
+    def _advance(self, actor: _Actor, call: _Call, tasks: list[Task]) -> Iterator[Task]:
+        frames = call.refs[1:] or [None] * len(tasks)
+        for job, task, ref in zip(call.jobs, tasks, frames, strict=True):
             if task.over or actor.group == self._last:
                 yield task
             else:
                 self._waiting[actor.group + 1].append(_Job(task, ref, job.alone, job.deaths))
-        actor.jobs, actor.refs = [], []
 
     def _stop_overdue(self) -> Iterator[Task]:
         """Stop workers that take longer than their clips may."""
-        for ref, actor in list(self._actors.items()):
-            allowed = self._config.execution.clip_deadline_s * len(actor.jobs)
-            if actor.jobs and time.monotonic() - actor.since > allowed:
-                ray.kill(actor.handle)
-                yield from self._lost(ref, f"did not finish within {allowed:g} s")
+        for actor in list(self._actors):
+            allowed = self._config.execution.clip_deadline_s * len(actor.jobs())
+            if actor.calls and time.monotonic() - actor.since > allowed:
+                yield from self._lost(actor, f"did not finish within {allowed:g} s")
 
-    def _lost(self, ref: Any, why: str) -> Iterator[Task]:
+    def _lost(self, actor: _Actor, why: str) -> Iterator[Task]:
         """Replace a lost worker and try its jobs again from the first pool, each alone; yield those tried enough."""
-        actor = self._actors.pop(ref)
+        self._actors.remove(actor)
+        self._owners = {ref: owner for ref, owner in self._owners.items() if owner is not actor}
+        ray.kill(actor.handle)
         if not actor.ready:
             self._failed_starts += 1
             if self._failed_starts >= 3:
                 raise Stopped(f"workers die while starting: {why}")
         self._start_actor(actor.group)
-        for job in actor.jobs:
+        for job in actor.jobs():
             job.deaths += job.alone
             job.alone = job.task.traced = True
             job.frames = None
@@ -263,34 +272,22 @@ class RayRunner:
         except Stopped:
             return  # nodes are gone for now; what is running goes on
         for index, group in enumerate(planned):
-            have = sum(actor.group == index for actor in self._actors.values())
+            have = sum(actor.group == index for actor in self._actors)
             for _ in range(group.actors - have):
                 self._start_actor(index)
 
     def _refuse_to_hang(self) -> None:
         """Stop when a pool has had no worker for too long: other work holds the cluster, or no node is large enough."""
         now = time.monotonic()
-        ready = {actor.group for actor in self._actors.values() if actor.ready}
+        ready = {actor.group for actor in self._actors if actor.ready}
         for index, group in enumerate(self._groups):
             if index in ready:
                 self._last_ready[index] = now
             waited = now - self._last_ready[index]
             if waited > self._config.execution.start_timeout_s:
-                free, (cpus, gpus) = ray.available_resources(), cluster_size()
+                free, (cpus, gpus, _) = ray.available_resources(), cluster_size()
                 raise Stopped(
                     f"no worker for {group.name} could be started in {waited:.0f} s: one takes {group.cpus:g} CPU and "
                     f"{group.gpus:g} GPU, the cluster has {free.get('CPU', 0):g} of {cpus:g} CPUs and "
                     f"{free.get('GPU', 0):g} of {gpus:g} GPUs free"
                 )
-
-
-def _last_line(error: BaseException) -> str:
-    """What went wrong, without Ray's traceback."""
-    lines = str(error).strip().splitlines()
-    return lines[-1][:300] if lines else type(error).__name__
-
-
-def shutdown() -> None:
-    """Leave the cluster, and end it if `connect` started it; otherwise that happens when the process ends."""
-    with contextlib.suppress(RayError):
-        ray.shutdown()

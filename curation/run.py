@@ -21,6 +21,7 @@ from curation.fingerprint import build_engine, describe_engines
 from curation.forgotten import without_forgotten
 from curation.listing import list_clips
 from curation.names import SUMMARY
+from curation.weights import ensure
 from stages import weights
 
 
@@ -83,7 +84,7 @@ def refuse_temporary_paths(config: Config) -> None:
 
 
 def require_weights(config: Config, look_only: bool) -> None:
-    """Refuse to start without the libraries and model files of the chosen engines.
+    """Refuse to start without the libraries and model files of the chosen engines; what can be, is downloaded first.
 
     With `look_only` missing files are left for `--dry-run` to list.
     """
@@ -92,7 +93,10 @@ def require_weights(config: Config, look_only: bool) -> None:
         for engine in engines:
             engine.version()
         if not look_only:
-            weights.require(weights.needed(engines))
+            ensure(weights.needed(engines))
+            for engine in engines:
+                if isinstance(engine, weights.HubModel):
+                    engine.download()
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -125,10 +129,7 @@ def run(config: Config, runner: str, limit: int | None = None, retry_failed: boo
         summary: dict[str, Any] = {
             **decision.as_json(),
             "ignored_files": dict(sorted(ignored.items())),
-            "stages": {
-                name: {**described, **measured["stages"].get(name, {"measured": 0, "seconds": 0.0})}
-                for name, described in engines.items()
-            },
+            "stages": {name: {**described, **measured["stages"][name]} for name, described in engines.items()},
             "thresholds": config.limits(),
             "versions": {name: version(name) for name in ("human-motion", "ray", "duckdb", "pyarrow", "numpy")},
             "run": {"runner": runner, "seconds": round(time.monotonic() - started, 3), **measured["run"]},
@@ -157,7 +158,9 @@ def measure(config: Config, engines: dict[str, Any], known: Any, runner: str) ->
     from curation.tasks import count_pending, pending_tasks
 
     stages = {stage.name: (stage, engines[stage.name]["fingerprint"]) for stage, _ in config.stage_table()}
-    by_stage = {name: {"measured": 0, "seconds": 0.0} for name in stages}
+    by_stage: dict[str, dict[str, Any]] = {
+        name: {"measured": 0, "seconds": 0.0, "gpu_seconds": None} for name in stages
+    }
     todo = count_pending(known)
     if not todo:
         return {"stages": by_stage, "run": {"clips_measured": 0, "startup_seconds": 0.0}}
@@ -178,6 +181,8 @@ def measure(config: Config, engines: dict[str, Any], known: Any, runner: str) ->
                     by_stage[name]["measured"] += 1
                 for name, seconds in task.seconds.items():
                     by_stage[name]["seconds"] += seconds
+                for name, seconds in task.gpu_seconds.items():
+                    by_stage[name]["gpu_seconds"] = (by_stage[name]["gpu_seconds"] or 0.0) + seconds
                 failed = any(row.get("error") for row in task.new.values())
                 verdicts["failed" if failed else "rejected" if task.rejected else "kept"] += 1
                 bar.set_postfix({name: verdicts[name] for name in ("kept", "rejected", "failed")}, refresh=False)
@@ -186,6 +191,8 @@ def measure(config: Config, engines: dict[str, Any], known: Any, runner: str) ->
             recorder.flush()
     for entry in by_stage.values():
         entry["seconds"] = round(entry["seconds"], 3)
+        if entry["gpu_seconds"] is not None:
+            entry["gpu_seconds"] = round(entry["gpu_seconds"], 3)
     seconds = time.monotonic() - started
     return {
         "stages": by_stage,
@@ -202,7 +209,8 @@ def _runner(config: Config, engines: dict[str, Any], name: str) -> Any:
         from curation.local_runner import run_in_process
 
         return lambda tasks: run_in_process(config, engines, tasks)
-    from curation.ray_runner import RayRunner, connect
+    from curation.cluster import connect
+    from curation.ray_runner import RayRunner
 
     connect()
     return RayRunner(config, engines).run

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import shutil
 import sys
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -59,24 +61,53 @@ def _verify(names: list[str]) -> int:
 
 
 def _fetch_all(names: list[str]) -> int:
+    lacking = weights.missing(names)
+    problems = [f"{name}: {weights.how_to_get(name)}" for name in lacking if WEIGHTS[name].by_hand]
+    problems += download(lacking)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+def ensure(names: Iterable[str]) -> None:
+    """Make these model files be there, their hashes right: what is missing is downloaded, with progress.
+
+    Raises ValueError that names each file which is wrong, or missing and not to be had, with its address and place.
+    Nothing is downloaded while another of the files can only be got by hand, or where `OFFLINE` forbids it.
+    """
+    names = list(names)
+    lacking = weights.missing(names)
+    if lacking and not weights.offline() and not any(WEIGHTS[name].by_hand for name in lacking):
+        folder = weights.folders()[0]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # workers of one machine, and other runs, wait for the first
+                problems = download(weights.missing(names))
+        except OSError as error:
+            problems = [f"{folder}: model files cannot be written there: {error.strerror}"]
+        if problems:
+            raise ValueError("model files cannot be downloaded:\n  " + "\n  ".join(problems))
+    weights.require(names)
+
+
+def download(names: Iterable[str]) -> list[str]:
+    """Download those of the files that have an address; one line for each address that failed."""
     groups: dict[str, list[Weight]] = {}
-    good = True
-    for name in weights.missing(names):
-        weight = WEIGHTS[name]
-        if weight.by_hand:
-            good = False
-            print(f"{name}: {weights.how_to_get(name)}", file=sys.stderr)
-        else:
-            groups.setdefault(weight.origin, []).append(weight)
+    problems = []
+    for name in names:
+        if not WEIGHTS[name].by_hand:
+            groups.setdefault(WEIGHTS[name].origin, []).append(WEIGHTS[name])
     for origin, group in groups.items():
         for weight in group:
-            print(f"{weight.name}: {weight.licence}", flush=True)
+            print(f"{weight.name}: {weight.licence}", file=sys.stderr, flush=True)
+        folder = weights.folders()[0]
         try:
-            fetch(origin, group, weights.folders()[0])
+            fetch(origin, group, folder)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            good = False
-            print(f"{', '.join(weight.name for weight in group)}: {error}", file=sys.stderr)
-    return 0 if good else 1
+            places = ", ".join(str(folder / weight.file) for weight in group)
+            problems.append(f"{', '.join(w.name for w in group)}: {error} (by hand: {origin}, to be put at {places})")
+    return problems
 
 
 def fetch(origin: str, group: list[Weight], folder: Path) -> None:
@@ -114,6 +145,8 @@ def _download(origin: str, part: Path) -> None:
         if error.code == 416 and have:  # nothing is left to send: the part is whole
             return
         raise OSError(f"{origin}: {error}") from error
+    except OSError as error:
+        raise OSError(f"{origin}: {getattr(error, 'reason', error)}") from error
     with response:
         if have and response.status != 206:  # a server without ranges sends the file from its start
             have = 0

@@ -23,7 +23,9 @@ from curation.batching import Batching, error_text
 from curation.config import Config
 from curation.errors import Stopped
 from curation.fingerprint import build_engine
+from curation.weights import ensure
 from manifests.shards import whole
+from stages import weights
 from stages.base import ClipError, Sample, Stage
 from stages.clip import Clip
 from stages.decode import Decoder, Header
@@ -77,6 +79,7 @@ class Worker:
             if stage.name in self._mine and stage.name not in ("header", "decode"):
                 engine = build_engine(stage, chosen, config)
                 try:
+                    ensure(weights.needed([engine]))  # of another machine than the driver's
                     engine.setup(device)
                 except Exception as error:
                     raise Stopped(f"the engine of {stage.name} cannot be set up: {error_text(error)}") from error

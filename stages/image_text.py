@@ -7,6 +7,7 @@ contact sheet. Decoding is greedy, so that a clip has the same caption each time
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,6 +22,9 @@ from stages.base import ClipError, Measured, Needs, Params, Sample
 from stages.caption_text import TEXT_VERSION, AskParams, View, dialogue, in_step, pictures, scene
 from stages.frames import FrameSpec
 
+# No code, and of several formats of the weights the one that can hold none.
+FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+
 
 class ImageTextParams(AskParams):
     """model: a name on the Hugging Face hub, or a folder. revision: the commit, so that another upload under the same
@@ -30,6 +34,13 @@ class ImageTextParams(AskParams):
     revision: str | None = None
     view: View = "video"
     max_new_tokens: int = Field(256, ge=8, le=4096)
+
+
+def _complete(folder: Path) -> bool:
+    """Whether a folder of the hub's cache holds all weights: a download may have been interrupted."""
+    index = folder / "model.safetensors.index.json"
+    names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    return all((folder / name).is_file() for name in names) and (folder / "config.json").is_file()
 
 
 @dataclass(frozen=True)
@@ -54,10 +65,46 @@ class ImageText:
         self._greedy: Any = None
 
     def version(self) -> str:
-        """Versions of prompts and libraries, and the hash of the model where it is a folder."""
+        """Versions of prompts and libraries, and of the model its hash where it is a folder, else the hub's commit."""
         parts = [TEXT_VERSION, *(f"{name} {version(name)}" for name in ("transformers", "torch"))]
+        own, found = Path(self._params.model), self.folder()
+        model = weights.digest(own) if own.is_dir() else "missing" if found is None else found.name
+        return ", ".join([*parts, f"model={model[:16]}"])
+
+    def origin(self) -> str:
+        """The model's page on the hub."""
+        from huggingface_hub import constants
+
+        return f"{constants.ENDPOINT}/{self._params.model}"
+
+    def folder(self) -> Path | None:
+        """The folder that the user named, or the model in the hub's cache, where all of it is there."""
+        from huggingface_hub import snapshot_download
+
         folder = Path(self._params.model)
-        return ", ".join([*parts, *([f"model={weights.digest(folder)[:16]}"] if folder.is_dir() else [])])
+        if folder.is_dir():
+            return folder
+        try:
+            found = snapshot_download(self._params.model, revision=self._params.revision, local_files_only=True)
+        except (OSError, ValueError):  # none of it is there, or that is no name of a model
+            return None
+        return Path(found) if _complete(Path(found)) else None
+
+    def download(self) -> None:
+        """Get the model from the hub into the hub's cache, unless it is there. Raises ValueError."""
+        from huggingface_hub import constants, snapshot_download
+
+        name, barred = self._params.model, weights.offline()
+        if self.folder() is not None:
+            return
+        place = f"give its folder as stages.caption.model, or fill the hub's cache, {constants.HF_HUB_CACHE}"
+        if barred:
+            raise ValueError(f"caption: the model {name} is missing and downloads are off ({barred} is set): {place}")
+        try:
+            snapshot_download(name, revision=self._params.revision, allow_patterns=FILES)
+        except (OSError, ValueError) as error:
+            text = " ".join(str(error).split())[:300]
+            raise ValueError(f"caption: cannot load the model {name} from {self.origin()}: {text}: {place}") from error
 
     def setup(self, device: str) -> None:
         """Load the model, in bfloat16 on a GPU and in single precision on a CPU; code that comes with a model is not
@@ -67,12 +114,16 @@ class ImageText:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        name, revision = self._params.model, self._params.revision
+        name = self._params.model
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
+        self.download()  # on a machine that is not the driver's
         try:
-            self._processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
+            folder = self.folder()
+            if folder is None:
+                raise OSError("files are missing")
+            self._processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             model: Any = AutoModelForImageTextToText.from_pretrained(
-                name, revision=revision, dtype=dtype, trust_remote_code=False
+                folder, local_files_only=True, dtype=dtype, trust_remote_code=False, use_safetensors=True
             )
         except (OSError, ValueError) as error:
             raise ValueError(f"caption: cannot load the model {name}: {' '.join(str(error).split())[:300]}") from error

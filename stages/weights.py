@@ -1,7 +1,7 @@
 """The one table of model files: where each comes from, its licence, its hash, and where it is looked up.
 
 Engines ask `require` for their files and get paths or one error that names file, origin and place; nothing is
-downloaded here. `python -m curation.weights fetch` downloads.
+downloaded here. A run does so before its first clip (curation/weights.py), and `python -m curation.weights fetch`.
 
 Lookup order: each folder of `HUMAN_MOTION_WEIGHTS` (several, as in PATH), this project's cache, the caches of the
 libraries that use the same files. A file of one's own in place of a published one needs its hash in the folder's
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 VARIABLE = "HUMAN_MOTION_WEIGHTS"
+OFFLINE = ("HUMAN_MOTION_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # any of them set: nothing is downloaded
 SUMS = "sha256sums.txt"
 CACHE = "~/.cache/human-motion/weights"
 
@@ -184,6 +185,29 @@ class HasWeights(Protocol):
         ...
 
 
+@runtime_checkable
+class HubModel(Protocol):
+    """An engine whose model comes from the Hugging Face hub, by a name that the user gives."""
+
+    def folder(self) -> Path | None:
+        """Where all of the model lies on this machine; None where it does not."""
+        ...
+
+    def download(self) -> None:
+        """Get what is missing of it, with progress. Raises ValueError that says where to get it and where to put it."""
+        ...
+
+    def origin(self) -> str:
+        """Its address."""
+        ...
+
+
+def offline() -> str | None:
+    """The environment variable that forbids downloads, if one does."""
+    off = ("", "0", "false", "no", "off")
+    return next((name for name in OFFLINE if os.environ.get(name, "").lower() not in off), None)
+
+
 def needed(engines: Iterable[object]) -> tuple[str, ...]:
     """Names of all model files that these engines need, each once, in order."""
     return tuple(dict.fromkeys(n for engine in engines if isinstance(engine, HasWeights) for n in engine.weights()))
@@ -309,10 +333,14 @@ def how_to_get(name: str) -> str:
     weight = WEIGHTS[name]
     size = "" if weight.size is None else f", {weight.size / 1e6:.0f} MB"
     place = folders()[0] / weight.file
+    barred = offline()
+    command = (
+        f"downloads are off ({barred} is set): " if barred else f"run `python -m curation.weights fetch {name}`, or "
+    )
+    member = f"({weight.member} in the archive) " if weight.member else ""
     how = (
         f"get it by hand from {weight.origin} and put it at {place}"
         if weight.by_hand
-        else f"run `python -m curation.weights fetch {name}`, or get it from {weight.origin} "
-        f"{f'({weight.member} in the archive) ' if weight.member else ''}and put it at {place}"
+        else f"{command}get it from {weight.origin} {member}and put it at {place}"
     )
     return f"missing ({weight.licence}{size}): {how}"

@@ -89,7 +89,7 @@ def write_weights(folder: Path) -> None:
 def paper(shared: Path, captioner: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paper]:
     for library in ("pyiqa", "easyocr", "insightface", "open_clip", "torchvision"):
         pytest.importorskip(library)
-    from curation.ray_runner import shutdown
+    from curation.cluster import shutdown
 
     folder = tmp_path_factory.mktemp("paper")
     write_weights(folder / "weights")
@@ -150,6 +150,7 @@ def test_a_run_without_its_model_files_stops_before_the_first_clip(
     pytest.importorskip("pyiqa")
     monkeypatch.setenv(weights.VARIABLE, str(tmp_path / "weights"))
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HUMAN_MOTION_OFFLINE", "1")
     (tmp_path / "clips").mkdir()
     raw = {
         "output": "out",

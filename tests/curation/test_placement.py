@@ -10,11 +10,12 @@ from tests.curation.made import GOOD, config
 
 STAGES = list(GOOD)
 SCREEN = ("quality", "text", "face", "crop", "embedding")
+DECODE = ("header", "decode", "cut")
 SERVER = {"caption": {"engine": "openai", "base_url": "http://localhost:8000/v1", "model": "any"}}
 
 
 def two_groups(**second: Any) -> dict[str, Any]:
-    return {"groups": [{"stages": STAGES[:7], "cpus": 1}, {"stages": STAGES[7:], "cpus": 1, **second}]}
+    return {"groups": [{"stages": STAGES[:8], "cpus": 1}, {"stages": STAGES[8:], "cpus": 1, **second}]}
 
 
 def paper(tmp_path: Path, cpus: float, gpus: float, gpu_gib: float = 24, **changes: Any) -> list[Group]:
@@ -73,7 +74,7 @@ def test_engines_without_models_ask_for_no_gpu(tmp_path: Path) -> None:
 
 def test_the_paper_profile_on_gpu_nodes(tmp_path: Path) -> None:
     groups = paper(tmp_path, cpus=32, gpus=4, gpu_gib=24)
-    assert [g.stages for g in groups] == [("header", "decode"), SCREEN, ("motion",), ("caption",)]
+    assert [g.stages for g in groups] == [DECODE, SCREEN, ("motion",), ("caption",)]
     assert [g.gpus for g in groups] == [0, 0.47, 0.42, 1]
     assert [g.batch for g in groups] == [1, 4, 4, 8]
     assert [g.calls for g in groups] == [1, 2, 2, 2]
@@ -84,7 +85,7 @@ def test_the_paper_profile_on_gpu_nodes(tmp_path: Path) -> None:
 def test_one_gpu_of_24_gib_holds_all_of_the_papers_models(tmp_path: Path) -> None:
     for gpu_gib in (24, 22.5):
         groups = paper(tmp_path, cpus=8, gpus=1, gpu_gib=gpu_gib)
-        assert [g.stages for g in groups] == [("header", "decode"), (*SCREEN, "motion"), ("caption",)]
+        assert [g.stages for g in groups] == [DECODE, (*SCREEN, "motion"), ("caption",)]
         assert [g.actors for g in groups] == [6, 1, 1]
         assert on_each_gpu(groups) <= 1
         used = FOOTPRINTS["caption", "minigpt4"]
@@ -108,7 +109,7 @@ def test_models_that_no_gpu_holds_are_named(tmp_path: Path, gpus: int) -> None:
 
 def test_captions_from_a_server_take_neither_core_nor_gpu(tmp_path: Path) -> None:
     groups = paper(tmp_path, cpus=8, gpus=1, gpu_gib=16, stages=SERVER)
-    assert [g.stages for g in groups] == [("header", "decode"), SCREEN, ("motion",), ("caption",)]
+    assert [g.stages for g in groups] == [DECODE, SCREEN, ("motion",), ("caption",)]
     assert (groups[-1].cpus, groups[-1].gpus, groups[-1].actors, groups[-1].batch) == (0, 0, 1, 16)
     assert [g.batch for g in groups[1:3]] == [2, 2], "what does not fit with four clips a call is halved"
     without = paper(tmp_path, cpus=2, gpus=0, stages=SERVER)
@@ -118,13 +119,13 @@ def test_captions_from_a_server_take_neither_core_nor_gpu(tmp_path: Path) -> Non
 def test_a_single_model_shares_nothing_but_its_neighbours_words(tmp_path: Path) -> None:
     raft = {"motion": {"engine": "raft"}}
     groups = plan_groups(config(tmp_path, stages=raft), cpus=8, gpus=2, gpu_gib=24)
-    assert [g.stages for g in groups] == [tuple(STAGES[:7]), ("motion", "caption")]
+    assert [g.stages for g in groups] == [tuple(STAGES[:8]), ("motion", "caption")]
     assert [(g.cpus, g.gpus, g.actors) for g in groups] == [(1, 0, 6), (1, 0.42, 2)]
     small = plan_groups(config(tmp_path, stages=raft), cpus=1, gpus=1, gpu_gib=8)
     assert [(g.cpus, g.gpus, g.batch) for g in small] == [(0.5, 0, 1), (0.5, 0.67, 2)]
 
 
 def test_every_engine_of_the_paper_profile_that_loads_a_model_is_in_the_table() -> None:
-    without_models = {("header", "container"), ("decode", "decord"), ("crop", "square")}
+    without_models = {("header", "container"), ("decode", "decord"), ("cut", "block_match"), ("crop", "square")}
     assert set(PROFILES["paper"].items()) - set(FOOTPRINTS) == without_models
     assert not set(PROFILES["embedded"].items()) & set(FOOTPRINTS)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from curation.ray_runner import shutdown
+from curation.cluster import shutdown
 from curation.run import main
 from manifests.shards import metadata
 

@@ -11,8 +11,9 @@ import pytest
 import ray
 import yaml
 
+from curation.cluster import shutdown
 from curation.fingerprint import describe_engines
-from curation.ray_runner import RayRunner, shutdown
+from curation.ray_runner import RayRunner
 from curation.run import main
 from curation.worker import Task
 from manifests.shards import read_manifest

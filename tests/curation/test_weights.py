@@ -64,6 +64,8 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in weights.OFFLINE:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(weights.VARIABLE, str(tmp_path / "mine"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     return tmp_path / "mine"
@@ -95,7 +97,7 @@ def test_fetch_resumes_a_broken_download(
     assert not (folder / "lib" / "a.pth").exists()
 
     assert cli.main(["fetch"]) == 0
-    assert "a: MIT" in capsys.readouterr().out
+    assert "a: MIT" in capsys.readouterr().err
     assert (folder / "lib" / "a.pth").read_bytes() == content
     assert server.ranges == [None, "bytes=100000-"]
     assert [p.name for p in (folder / "lib").iterdir()] == ["a.pth"]
@@ -166,3 +168,75 @@ def test_list_shows_licence_origin_and_place(folder: Path, capsys: pytest.Captur
 def test_an_unknown_name_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fetch", "clip-rn51"]) == 2
     assert "unknown model file 'clip-rn51'; known: clip-rn50, " in capsys.readouterr().err
+
+
+def test_what_is_missing_is_fetched_on_first_use(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.files |= {"/a.pth": b"the first", "/b.pth": b"the second"}
+    only(
+        monkeypatch,
+        Weight("a", "a.pth", f"{server.url}/a.pth", "MIT", sha256=sha256(b"the first")),
+        Weight("b", "b.pth", f"{server.url}/b.pth", "research only", sha256=sha256(b"the second")),
+    )
+    cli.ensure(["a"])
+    assert (folder / "a.pth").read_bytes() == b"the first"
+    assert not (folder / "b.pth").exists()
+    threads = [threading.Thread(target=cli.ensure, args=(["a", "b"],)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (folder / "b.pth").read_bytes() == b"the second"
+    assert len(server.ranges) == 2, "each file is fetched once, by whoever comes first"
+    shown = capsys.readouterr().err
+    assert "b: research only" in shown
+    assert "9.00/9.00" in shown, "progress in bytes"
+
+
+def test_nothing_is_fetched_for_a_run_that_cannot_start(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["/a.pth"] = b"large"
+    only(
+        monkeypatch,
+        Weight("a", "a.pth", f"{server.url}/a.pth", "MIT"),
+        Weight("hand", "hand.pth", "https://example.org/how", "non-commercial", by_hand=True),
+    )
+    with pytest.raises(ValueError, match=r"model files:\n  a: missing .*\n  hand: missing .*by hand from https://exam"):
+        cli.ensure(["a", "hand"])
+    assert server.ranges == []
+
+
+@pytest.mark.parametrize("variable", weights.OFFLINE)
+def test_downloads_can_be_forbidden(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    server.files["/a.pth"] = b"a file"
+    only(monkeypatch, Weight("a", "a.pth", f"{server.url}/a.pth", "MIT"))
+    monkeypatch.setenv(variable, "1")
+    expected = rf"downloads are off \({variable} is set\): get it from {server.url}/a.pth and put it at {folder}/a.pth"
+    with pytest.raises(ValueError, match=expected):
+        cli.ensure(["a"])
+    assert server.ranges == []
+    monkeypatch.setenv(variable, "0")
+    cli.ensure(["a"])
+    assert (folder / "a.pth").exists()
+
+
+def test_a_download_that_fails_names_file_address_and_place(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["/b.pth"] = b"broken"
+    nobody = "http://127.0.0.1:9/a.pth"
+    only(
+        monkeypatch,
+        Weight("a", "a.pth", nobody, "MIT"),
+        Weight("b", "b.pth", f"{server.url}/b.pth", "MIT", sha256=sha256(b"whole")),
+    )
+    with pytest.raises(ValueError) as caught:
+        cli.ensure(["a", "b"])
+    first, second = str(caught.value).splitlines()[1:]
+    assert first.startswith(f"  a: {nobody}: [Errno 111] Connection refused (by hand: {nobody}, to be put at {folder}")
+    assert second.startswith(f"  b: {server.url}/b.pth gave a file whose sha256 is {sha256(b'broken')}")
+    assert [path.name for path in folder.iterdir()] == [".lock"]

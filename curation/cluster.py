@@ -1,0 +1,92 @@
+"""The Ray cluster as a run sees it: joining it, its size, and the metrics that it collects of the run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from functools import lru_cache
+
+import ray
+from ray.exceptions import RayError
+from ray.util.metrics import Counter, Gauge
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from curation.errors import Stopped
+from curation.placement import DEFAULT_GPU_GIB, Group, gpu_memories
+from curation.worker import Task
+
+
+def connect() -> None:
+    """Join the cluster that RAY_ADDRESS or this machine names, or start an embedded one."""
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+    except Exception as error:  # Ray raises bare Exceptions here
+        raise Stopped(f"Ray cannot be reached or started: {last_line(error)}") from error
+
+
+def shutdown() -> None:
+    """Leave the cluster, and end it if `connect` started it; otherwise that happens when the process ends."""
+    with contextlib.suppress(RayError):
+        ray.shutdown()
+
+
+def cluster_size() -> tuple[float, float, float]:
+    """CPUs and GPUs of the cluster, and the memory of its smallest GPU in GiB."""
+    resources = ray.cluster_resources()
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    gib = min((_smallest_gpu(node) for node in nodes), default=DEFAULT_GPU_GIB)
+    return resources.get("CPU", 0.0), resources.get("GPU", 0.0), gib
+
+
+@lru_cache(maxsize=10_000)
+def _smallest_gpu(node: str) -> float:
+    """GiB of the smallest GPU of a node; the default where the node does not say, as with logical GPUs."""
+    if node == ray.get_runtime_context().get_node_id():
+        found = gpu_memories()
+    else:
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        ask = ray.remote(gpu_memories).options(num_cpus=0, scheduling_strategy=there)
+        try:
+            found = ray.get(ask.remote(), timeout=60)
+        except RayError:  # a node that is going, or too busy to answer
+            found = []
+    return min(found, default=DEFAULT_GPU_GIB)
+
+
+def fits(group: Group, resources: Mapping[str, float]) -> bool:
+    """Whether a node of these resources can hold one actor of the group."""
+    return group.cpus <= resources.get("CPU", 0) and group.gpus <= resources.get("GPU", 0)
+
+
+class Metrics:
+    """What Ray's metrics (`ray metrics launch-prometheus`, the dashboard) show of a run while it runs."""
+
+    def __init__(self) -> None:
+        stage, group = ("stage",), ("group",)
+        self._measured = Counter("human_motion_clips_measured", "Clips that a stage has measured.", stage)
+        self._failed = Counter("human_motion_clips_failed", "Clips that failed at a stage.", stage)
+        self._seconds = Counter("human_motion_stage_seconds", "Seconds that a stage has taken.", stage)
+        self._gpu_seconds = Counter("human_motion_stage_gpu_seconds", "Seconds that a stage has held a GPU.", stage)
+        self._in_flight = Gauge("human_motion_clips_in_flight", "Clips that wait for, or are in, a group.", group)
+
+    def count(self, task: Task) -> None:
+        """Add a task for which nothing is left to do."""
+        for stage, row in task.new.items():
+            (self._failed if row.get("error") else self._measured).inc(1, {"stage": stage})
+        for counter, seconds in ((self._seconds, task.seconds), (self._gpu_seconds, task.gpu_seconds)):
+            for stage, value in seconds.items():
+                if value > 0:
+                    counter.inc(value, {"stage": stage})
+
+    def in_flight(self, group: Group, clips: int) -> None:
+        """How many clips are at a group now."""
+        self._in_flight.set(clips, {"group": group.name})
+
+
+def last_line(error: BaseException) -> str:
+    """What went wrong, without Ray's traceback."""
+    lines = str(error).strip().splitlines()
+    return lines[-1][:300] if lines else type(error).__name__
