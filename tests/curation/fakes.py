@@ -75,9 +75,11 @@ class FakeQuality(Fake):
                 time.sleep(3600)
             if name.startswith("raise"):
                 raise ValueError(f"cannot make sense of {len(batch)} clip(s)")
-            if name.startswith("nan"):
-                return [Measured({"quality_score": float("nan"), "quality_frame": 0}) for _ in batch]
         return super().measure(batch)
+
+    def one(self, sample: Sample) -> Measured:
+        nan = Path(sample.clip.path).name.startswith("nan")
+        return Measured({"quality_score": float("nan"), "quality_frame": 0}) if nan else super().one(sample)
 
 
 class FakeCut(Fake):

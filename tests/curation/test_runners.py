@@ -186,7 +186,8 @@ def test_a_clip_given_up_before_its_first_stage_keeps_what_earlier_pools_measure
 ) -> None:
     config = made.config(tmp_path)
     runner = RayRunner(config, describe_engines(config))
-    task = Task(made.clip("a.mp4"), {"header": {}, "decode": {}}, new={"header": {"width": 1}, "decode": {}})
+    known: dict[str, Any] = {"header": {"width": 1}, "decode": {}, "cut": {}}
+    task = Task(made.clip("a.mp4"), known, new=dict(known))
     given_up = runner._give_up(task, "gone")
     assert given_up.over
     assert list(given_up.new) == ["header", "decode", "cut", "quality"]
