@@ -27,18 +27,36 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m curation.decide", description=__doc__.splitlines()[0])
     parser.add_argument("output", help="output folder of a run")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, may be repeated")
-    return parser.parse_args(argv)
+    parser.add_argument("--what-if", action="store_true", help="say what --set would change, and write nothing")
+    parser.add_argument(
+        "--sweep", metavar="KEY=FROM:TO:STEP", help="the yield over the values of one threshold; writes nothing"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="with --sweep: draw the curve there")
+    args = parser.parse_args(argv)
+    if args.plot and not args.sweep:
+        parser.error("--plot needs --sweep")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
+    from curation import what_if
+
     args = parse(argv)
     try:
-        config = load_decided(Path(args.output), args.set)
+        output = Path(args.output)
+        config = load_decided(output, args.set)
+        sweep = what_if.parse_sweep(args.sweep) if args.sweep else None
+        swept = [load_decided(output, [*args.set, f"{sweep.key}={v}"]) for v in sweep.values] if sweep else []
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     try:
-        decide(config)
+        if sweep:
+            what_if.print_sweep(sweep, swept, args.plot)
+        elif args.what_if:
+            what_if.print_what_if(load_decided(output, []), config)
+        else:
+            decide(config)
     except (Stopped, OSError) as error:
         return stopped(error, config)
     return 0
@@ -60,7 +78,11 @@ def load_decided(output: Path, overrides: list[str]) -> Config:
                 "Use curation.run for it"
             )
         apply_override(raw, override)
-    return validate(raw, str(path), output, check_roots=False)
+    config = validate(raw, str(path), output, check_roots=False)
+    measured = json.loads((output / ENGINES).read_text(encoding="utf-8"))
+    if lacking := [stage.name for stage, _ in config.stage_table() if stage.name not in measured]:
+        raise ConfigError(f"{output}: {', '.join(lacking)} was never measured there; run curation.run again first")
+    return config
 
 
 def decide(config: Config) -> None:
