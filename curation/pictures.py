@@ -113,6 +113,16 @@ def evidence(row: Mapping[str, Any], frames: Frames, index: int | None, shown: i
     return side_by_side(marked(row, frames, i) for i in chosen)
 
 
+def grid_flow(grid: np.ndarray) -> tuple[np.ndarray, float]:
+    """The flow between the frames of a grid by DIS, float32 (n-1, h, w, 2), px, and the length that colours show in
+    full: 99 % of it is no longer, and it is 1 px at least, so that noise on a still picture stays pale."""
+    from flows.dis import PRESETS, dis_flow
+    from flows.intensity import magnitude
+
+    flow = dis_flow(grid, PRESETS["portrait"])
+    return flow, max(1.0, float(np.quantile(magnitude(flow), 0.99)))
+
+
 def _distinct(row: Mapping[str, Any], count: int, shown: int) -> list[int]:
     """All frames of an image are one, and those of a clip too short for the grid lie next to each other."""
     return [0] if row["kind"] == "image" or row["missing_frames"] else spread(count, shown)
