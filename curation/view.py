@@ -1,0 +1,279 @@
+"""A local page to browse a run: `python -m curation.view OUT`. Filter its clips and play them, their flow beside them.
+
+It answers on this machine only. The files it serves are those of the run's own clips, by clip_id: no path is taken from
+a request. Needs the extra `view` (NiceGUI).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from curation.config import Config
+from curation.decide import load_decided
+from curation.errors import ConfigError
+
+PAGE = 50  # rows
+COLUMNS = (
+    "status", "reason", "source", "path", "motion_intensity", "quality_score", "action", "caption", "error", "clip_id"
+)  # fmt: skip
+TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm", ".mkv": "video/webm"}
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m curation.view", description=__doc__.splitlines()[0])
+    parser.add_argument("output", help="output folder of a run")
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--no-browser", action="store_true", help="do not open the page in a browser")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    try:
+        config = load_decided(Path(args.output), [])
+        from nicegui import ui
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except ImportError:
+        print("curation.view needs NiceGUI: pip install 'human-motion[view]'", file=sys.stderr)
+        return 2
+    build(config)
+    ui.run(
+        host="127.0.0.1",
+        port=args.port,
+        title="Human-Motion",
+        reload=False,
+        show=not args.no_browser,
+        dark=None,
+        uvicorn_logging_level="warning",
+    )
+    return 0
+
+
+class Clips:
+    """The run's kept, rejected and failed clips, from its Parquet files."""
+
+    def __init__(self, config: Config) -> None:
+        import duckdb
+
+        self.config = config
+        self.roots = {source.name: source.root for source in config.sources}
+        self._db = duckdb.connect(config={"memory_limit": "1GB", "threads": "2"})
+        self._db.execute(
+            "CREATE VIEW clips AS SELECT * FROM read_parquet($kept, union_by_name=true) "
+            "UNION ALL BY NAME SELECT * FROM read_parquet($lost, union_by_name=true)".replace(
+                "$kept", _quoted(Path(config.output) / "manifests" / "*.parquet")
+            ).replace("$lost", _quoted(Path(config.output) / "rejected" / "*.parquet"))
+        )
+        self._db.execute("CREATE VIEW all_clips AS SELECT * REPLACE (coalesce(status, 'kept') AS status) FROM clips")
+
+    def choices(self) -> list[str]:
+        """What became of clips: kept, failed, to_measure, and each reason."""
+        found = self._db.execute("SELECT DISTINCT coalesce(reason, status) FROM all_clips ORDER BY 1").fetchall()
+        return [name for (name,) in found]
+
+    def page(
+        self, filters: dict[str, Any], order: str, descending: bool, offset: int
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """How many clips pass the filters, and PAGE of them.
+
+        filters: ends (a list), text (in caption, action, path or error), and low and high of motion_intensity and
+        quality_score as (low, high), each None where it is open.
+        """
+        tests, values = ["true"], []
+        if filters.get("ends"):
+            tests.append("list_contains(?, coalesce(reason, status))")
+            values.append(filters["ends"])
+        if text := filters.get("text"):
+            tests.append("contains(lower(concat_ws(' ', caption, action, path, error)), lower(?))")
+            values.append(text)
+        for column in ("motion_intensity", "quality_score"):
+            for limit, op in zip(filters.get(column, (None, None)), (">=", "<="), strict=True):
+                if limit is not None:
+                    tests.append(f"{column} {op} ?")
+                    values.append(limit)
+        where = " AND ".join(tests)
+        assert order in COLUMNS
+        cursor = self._db.cursor()
+        count = cursor.execute(f"SELECT count(*) FROM all_clips WHERE {where}", values).fetchone()[0]
+        rows = cursor.execute(
+            f"SELECT {', '.join(COLUMNS)} FROM all_clips WHERE {where} "
+            f"ORDER BY {order} {'DESC' if descending else 'ASC'} NULLS LAST, clip_id LIMIT {PAGE} OFFSET {int(offset)}",
+            values,
+        ).fetchall()
+        return count, [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+
+    def row(self, clip_id: str) -> dict[str, Any] | None:
+        """All columns of one clip."""
+        found = self._db.cursor().execute("SELECT * FROM all_clips WHERE clip_id = ?", [clip_id])
+        names = [column[0] for column in found.description]
+        row = found.fetchone()
+        return None if row is None else dict(zip(names, row, strict=True))
+
+    def file(self, clip_id: str) -> Path | None:
+        """The clip's file, where it is a regular file below its source's root; links that lead out are refused."""
+        import os
+
+        from stages.clip import unescape_path
+
+        row = self.row(clip_id)
+        if row is None or row["source"] not in self.roots:
+            return None
+        root = os.path.realpath(self.roots[row["source"]])
+        path = os.path.realpath(os.path.join(root, os.fsdecode(unescape_path(row["path"]))))  # noqa: PTH118
+        inside = path.startswith(root.rstrip("/") + "/")
+        return Path(path) if inside and Path(path).is_file() else None
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def motion_picture(config: Config, clip_id: str) -> bytes:
+    """The clip's grid and its flow in colours side by side, an endless animated WebP at the grid's rate.
+
+    Raises ConfigError or ClipError.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from curation.pictures import Pictures, crop_of, grid_flow, side_by_side
+    from curation.show import find
+    from flows.colours import flow_colours
+
+    row, _ = find(config, clip_id)
+    with Pictures(config) as pictures:
+        frames = pictures.frames(row, 256)
+    grid = frames.through(crop_of(row, frames))
+    if row["kind"] == "image":
+        grid = np.stack([grid[0], grid[0]])
+    flow, full = grid_flow(grid)
+    pages = [Image.fromarray(side_by_side([grid[i], flow_colours(flow[i], full)])) for i in range(len(grid) - 1)]
+    step_ms = round(1000 * config.frames.step_s(row["fps"] or 25.0))
+    out = io.BytesIO()
+    pages[0].save(out, "WEBP", save_all=True, append_images=pages[1:], duration=step_ms, loop=0, quality=70)
+    return out.getvalue()
+
+
+def build(config: Config) -> None:
+    """Register the page and the two routes that serve files."""
+    from fastapi import Response
+    from fastapi.responses import FileResponse
+    from nicegui import app, ui
+
+    from stages.base import ClipError
+
+    clips = Clips(config)
+    pictured = lru_cache(maxsize=64)(lambda clip_id: motion_picture(config, clip_id))
+
+    @app.get("/clip/{clip_id}")
+    def clip_file(clip_id: str) -> Response:
+        path = clips.file(clip_id)
+        if path is None:
+            return Response("no such clip", status_code=404)
+        return FileResponse(path, media_type=TYPES.get(path.suffix.lower()))
+
+    @app.get("/flow/{clip_id}")
+    def flow_file(clip_id: str) -> Response:
+        if clips.file(clip_id) is None:
+            return Response("no such clip", status_code=404)
+        try:
+            return Response(pictured(clip_id), media_type="image/webp")
+        except (ClipError, ConfigError, OSError) as error:
+            return Response(str(error), status_code=422)
+
+    @ui.page("/")
+    def page() -> None:
+        _page(clips, ui)
+
+
+def _page(clips: Clips, ui: Any) -> None:
+    """The filters, the table, and the clip that was clicked."""
+    state: dict[str, Any] = {"offset": 0}
+    ui.label(Path(clips.config.output).name).classes("text-xl font-semibold")
+    with ui.row().classes("items-end gap-4"):
+        ends = ui.select(clips.choices(), multiple=True, label="status or reason").classes("w-56").props("use-chips")
+        text = ui.input("text in caption, action, path, error").classes("w-72").props("clearable debounce=300")
+        limits = {
+            (column, side): ui.number(f"{label} {side}").classes("w-24").props("clearable debounce=300")
+            for column, label in (("motion_intensity", "M"), ("quality_score", "quality"))
+            for side in ("from", "to")
+        }
+        order = ui.select(list(COLUMNS), value="motion_intensity", label="order by").classes("w-44")
+        descending = ui.checkbox("descending")
+    shown = ui.label()
+    table = ui.table(
+        columns=[{"name": c, "label": c, "field": c, "align": "left"} for c in COLUMNS if c != "clip_id"],
+        rows=[],
+        row_key="clip_id",
+    ).classes("w-full")
+    with ui.row():
+        back = ui.button("previous", on_click=lambda: turn(-PAGE)).props("flat")
+        forth = ui.button("next", on_click=lambda: turn(PAGE)).props("flat")
+    detail = ui.column().classes("w-full")
+
+    def refresh() -> None:
+        filters = {"ends": ends.value, "text": text.value}
+        filters |= {
+            column: (limits[column, "from"].value, limits[column, "to"].value)
+            for column in ("motion_intensity", "quality_score")
+        }
+        count, rows = clips.page(filters, order.value, descending.value, state["offset"])
+        for row in rows:
+            for name in ("motion_intensity", "quality_score"):
+                row[name] = None if row[name] is None else round(row[name], 3)
+        table.rows = rows
+        first = state["offset"]
+        shown.text = f"{count:,} clips" + (f", {first + 1:,} to {first + len(rows):,} shown" if rows else "")
+        back.enabled, forth.enabled = first > 0, first + PAGE < count
+        table.update()
+
+    def turn(by: int) -> None:
+        state["offset"] = max(0, state["offset"] + by)
+        refresh()
+
+    def filtered() -> None:
+        state["offset"] = 0
+        refresh()
+
+    def chosen(event: Any) -> None:
+        row = clips.row(event.args[1]["clip_id"])
+        if row is None:
+            return
+        detail.clear()
+        with detail, ui.card().classes("w-full"):
+            ui.label(f"{row['source']}/{row['path']}").classes("font-mono")
+            with ui.row().classes("items-start"):
+                if row["kind"] == "video":
+                    start = row["start_s"] or 0.0
+                    end = start + (row["duration_s"] or 0.0)
+                    ui.video(f"/clip/{row['clip_id']}#t={start:.3f},{end:.3f}", loop=True, muted=True).classes("h-64")
+                else:
+                    ui.image(f"/clip/{row['clip_id']}").classes("h-64 w-64").props("fit=contain")
+                ui.element("img").props(
+                    f'src="/flow/{row["clip_id"]}" alt="the frame grid, and its flow in colours"'
+                ).classes("h-64")
+            ui.label(
+                "left: the file; right: the frame grid, and its flow to the next frame (hue: direction, white: still)"
+            )
+            known = {k: v for k, v in row.items() if v is not None and not isinstance(v, list)}
+            ui.table(
+                columns=[{"name": k, "label": k, "field": k, "align": "left"} for k in ("column", "value")],
+                rows=[{"column": k, "value": str(v)} for k, v in known.items()],
+            ).props("dense hide-header")
+
+    for element in (ends, text, order, descending, *limits.values()):
+        element.on_value_change(filtered)
+    table.on("rowClick", chosen)
+    refresh()
+
+
+if __name__ in {"__main__", "__mp_main__"}:
+    sys.exit(main())
