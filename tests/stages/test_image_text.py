@@ -241,4 +241,17 @@ def test_the_version_follows_the_folders_contents(llava: Path) -> None:
     assert version() != before
     extra.unlink()
     assert version() == before
-    assert "model=" not in ImageText(ImageTextParams(model="some/model"), FrameSpec()).version()
+    assert ImageText(ImageTextParams(model="some/model"), FrameSpec()).version().endswith("model=missing")
+
+
+@pytest.mark.parametrize("variable", ["HUMAN_MOTION_OFFLINE", "HF_HUB_OFFLINE"])
+def test_a_hub_model_that_is_missing_offline_is_one_line(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "1")
+    engine = ImageText(ImageTextParams(model="some/model"), FrameSpec())
+    expected = (
+        rf"caption: the model some/model is missing and downloads are off \({variable} is set\): give its folder as"
+    )
+    with pytest.raises(ValueError, match=expected) as caught:
+        engine.download()
+    assert "\n" not in str(caught.value)
+    assert engine.origin().endswith("/some/model")
