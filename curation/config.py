@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from stages.base import Stage
 from stages.frames import FrameSpec
+from stages.shots import STAGE as SHOTS
 from stages.table import STAGES
 
 
@@ -200,5 +201,5 @@ class Config(Strict):
 
     def stage_table(self) -> list[tuple[Stage, Chosen]]:
         """The stages in order, each with the engine chosen for it."""
-        by_name = {stage.name: stage for stage in STAGES}
+        by_name = {stage.name: stage for stage in (*STAGES, SHOTS)}
         return [(by_name[chosen.stage].for_engine(chosen.engine), chosen) for chosen in self.stages]

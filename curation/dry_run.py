@@ -16,12 +16,13 @@ def dry_run(config: Config, limit: int | None) -> int:
     """Print clips found, stages, engines and thresholds, and the placement on this machine or cluster."""
     ignored: Counter[str] = Counter()
     found: Counter[tuple[str, str]] = Counter()
-    for clip in list_clips(config.sources, limit, ignored):
+    for clip in list_clips(config, limit, ignored):
         found[clip.source, "unusable" if clip.problem else clip.kind] += 1
     print(f"output: {config.output}   profile: {config.profile}")
     for source in config.sources:
         counts = ", ".join(f"{n:,} {kind}" for (name, kind), n in sorted(found.items()) if name == source.name)
-        print(f"source {source.name}: {source.root}: {counts or 'nothing'}")
+        cut = f", to be cut into windows ({source.windows.policy})" if source.windows else ""
+        print(f"source {source.name}: {source.root}: {counts or 'nothing'}{cut}")
     if ignored:
         print(
             "not videos or images by their extension: " + ", ".join(f".{e} {n:,}" for e, n in sorted(ignored.items()))

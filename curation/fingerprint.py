@@ -31,7 +31,9 @@ def describe_engines(config: Config) -> dict[str, dict[str, Any]]:
         if stage.needs in ("frames", "grid") and stage.name != "decode":
             uses.append("decode")
         frames = config.frames.model_dump()
-        if stage.needs in ("header", "frames"):
+        if stage.needs == "file":
+            frames = {}
+        elif stage.needs in ("header", "frames"):
             del frames["crop"]
         key = {
             "stage": stage.name,

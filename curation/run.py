@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,9 @@ def run(config: Config, runner: str, limit: int | None = None, retry_failed: boo
     output = Path(config.output)
     engines = describe_engines(config)
     ignored: Counter[str] = Counter()
-    clips = without_forgotten(list_clips(config.sources, limit, ignored), output, ignored)
+    find_shots = partial(measure, runner=runner, doing="finding shots")
+    listed = list_clips(config, limit, ignored, find_shots, retry_failed)
+    clips = without_forgotten(listed, output, ignored)
     found = write_listing(output, clips)
     save_config(output, config, engines)
     print(f"{found:,} clips listed in {len(config.sources)} source(s)", flush=True)
@@ -150,7 +153,9 @@ def run(config: Config, runner: str, limit: int | None = None, retry_failed: boo
     return 0
 
 
-def measure(config: Config, engines: dict[str, Any], known: Any, runner: str) -> dict[str, Any]:
+def measure(
+    config: Config, engines: dict[str, Any], known: Any, runner: str, doing: str = "measuring"
+) -> dict[str, Any]:
     """Measure all that is lacking; returns what was measured and how long it took, by stage."""
     from tqdm import tqdm
 
@@ -169,9 +174,7 @@ def measure(config: Config, engines: dict[str, Any], known: Any, runner: str) ->
     verdicts: Counter[str] = Counter()
     startup = None
     every = 0.5 if sys.stderr.isatty() else 30.0  # a log wants a line now and then, not a moving bar
-    with tqdm(
-        total=todo, unit="clip", desc="measuring", dynamic_ncols=True, mininterval=every, maxinterval=every
-    ) as bar:
+    with tqdm(total=todo, unit="clip", desc=doing, dynamic_ncols=True, mininterval=every, maxinterval=every) as bar:
         try:
             for task in _runner(config, engines, runner)(pending_tasks(known)):
                 if startup is None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from manifests.schema import INDEXED, LISTED, fields
 from manifests.shards import write_shards, write_table
 from stages.base import Stage
-from stages.clip import Clip
+from stages.clip import Clip, Entry
 
 LISTING = pa.schema(
     [
@@ -84,6 +84,13 @@ def clip_of(row: dict[str, Any]) -> Clip:
         problem=row["problem"],
         folder_fps=row["folder_fps"],
     )
+
+
+def entry_of(row: dict[str, Any]) -> Entry:
+    """What the source's index says of the clip in a row of the listing."""
+    span, box = row["index_span"], row["index_box"]
+    texts = {name: row[name] for name in INDEXED if name.startswith("text_") and row[name] is not None}
+    return Entry(row["video_id"], tuple(span) if span else None, tuple(box) if box else None, texts)
 
 
 def stage_folder(output: Path, stage: str, fingerprint: str) -> Path:

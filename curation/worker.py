@@ -32,6 +32,8 @@ from stages.decode import Decoder, Header
 from stages.frames import Frames
 from stages.header import decode_columns, header_columns
 
+DECODERS = ("header", "decode", "shots")  # stages that the Decoder measures
+
 
 @dataclass
 class Task:
@@ -71,12 +73,13 @@ class Worker:
         self._roots = {source.name: source.root for source in config.sources}
         self._table = [stage for stage, _ in config.stage_table()]
         self._mine = {stage.name for stage in self._table if stages is None or stage.name in stages}
-        self._flow_folder = Path("flows") / engines["motion"]["fingerprint"]
+        self._flow_folder = Path("flows") / engines.get("motion", {}).get("fingerprint", "")
         self._decoder = Decoder(config.execution.deadline_s)
         self._decoding = threading.Lock()
+        self._params = {chosen.stage: chosen.params for chosen in config.stages}
         self._engines: dict[str, Batching] = {}
         for stage, chosen in config.stage_table():
-            if stage.name in self._mine and stage.name not in ("header", "decode"):
+            if stage.name in self._mine and stage.name not in DECODERS:
                 engine = build_engine(stage, chosen, config)
                 try:
                     ensure(weights.needed([engine]))  # of another machine than the driver's
@@ -108,11 +111,14 @@ class Worker:
                     self._trace(tasks[i], stage.name)
             if stage.needs in ("frames", "grid"):
                 todo = [i for i in todo if self._decode(tasks[i], held, i, stage)]
-            if stage.name not in ("header", "decode"):
+            if stage.name not in DECODERS:
                 self._run_engine(stage, [(tasks[i], held[i]) for i in todo])
             elif stage.name == "header":
                 for i in todo:
                     self._header(tasks[i])
+            elif stage.name == "shots":
+                for i in todo:
+                    self._shots(tasks[i])
             for task in tasks:
                 self._judge(task, stage, position)
             for i, task in enumerate(tasks):
@@ -138,6 +144,19 @@ class Worker:
         except ClipError as error:
             _fail(task, "header", error)
         task.seconds["header"] = time.perf_counter() - started
+
+    def _shots(self, task: Task) -> None:
+        started = time.perf_counter()
+        clip, params = task.clip, self._params["shots"]
+        try:
+            columns: dict[str, Any] = {}
+            if clip.kind == "video":
+                threshold = params["threshold"] if params["detect"] else None
+                columns = self._decoder.shots(self._location(clip), clip.span, threshold, clip.folder_fps)
+            self._store(task, "shots", columns)
+        except ClipError as error:
+            _fail(task, "shots", error)
+        task.seconds["shots"] = time.perf_counter() - started
 
     def _decode(self, task: Task, held: dict[int, Frames | None], index: int, stage: Stage) -> bool:
         """Whether the task's frames are at hand; decodes them if they are not yet."""

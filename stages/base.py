@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from stages.clip import Clip
 from stages.frames import Frames, FrameSpec
 
-Needs = Literal["header", "frames", "grid", "columns"]
+Needs = Literal["file", "header", "frames", "grid", "columns"]
 
 
 class ClipError(Exception):

@@ -152,6 +152,23 @@ class Decoder:
             times = np.zeros(spec.count)
         return Frames(images, times, (native[0], native[1]), reply["decoder"])
 
+    def shots(
+        self, location: str, span: Span | None, threshold: float | None, folder_fps: float | None = None
+    ) -> dict[str, Any]:
+        """Columns of the stage "shots" of a video: its frame rate and length, the cuts within `span` and how sharp it
+        is from there. Without a threshold only rate and length. Raises ClipError."""
+        request = {"op": "shots", "path": location, "kind": "video", "span": span, "threshold": threshold}
+        reply, fd = self._ask(request | {"folder_fps": folder_fps})
+        assert fd is not None
+        count = reply["cuts"] + reply["sharp"]
+        try:
+            with mmap.mmap(fd, max(count, 1) * 8) as memory:
+                values = np.frombuffer(memory[:], np.float64)[:count].tolist()
+        finally:
+            os.close(fd)
+        cuts, sharpness = values[: reply["cuts"]], values[reply["cuts"] :]
+        return {"fps": reply["fps"], "file_duration_s": reply["duration_s"], "cuts": cuts, "sharpness": sharpness}
+
     def close(self) -> None:
         """End the child."""
         if self._channel is not None:

@@ -7,6 +7,7 @@ imports nothing that is slow to import.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import mmap
@@ -24,6 +25,7 @@ import numpy as np
 from stages import decord_file
 from stages.frame_folder import FrameFolder
 from stages.picture import Box, MediaError, View
+from stages.shot_detection import find_shots, scaled, shrunk
 from stages.still_image import image_header, read_image
 from stages.video_file import VideoFile, choose
 
@@ -97,6 +99,34 @@ def frames(path: str, request: dict[str, Any], memory: MemoryFile) -> dict[str, 
     return {"view": [*view.native, *view.target], "count": len(chosen), "times_s": times, "decoder": decoder}
 
 
+def shots(path: str, request: dict[str, Any], memory: MemoryFile) -> dict[str, Any]:
+    """Find the cuts within a span; their times and the sharpness go into `memory`, for they can be many."""
+    span, threshold = request["span"], request["threshold"]
+    with contextlib.ExitStack() as stack:
+        if request["folder_fps"]:
+            folder = FrameFolder(path, request["folder_fps"])
+            header, seconds = folder.header(), folder.seconds
+        else:
+            file = stack.enter_context(closing(VideoFile(path)))
+            header = file.header()
+            table = file.table(tuple(span) if span and file.large else None)
+            seconds = table.seconds
+        begin, end = span or (0.0, header["duration_s"])
+        cuts: list[float] = []
+        sharpness: list[float] = []
+        inside = np.flatnonzero((seconds >= begin - 1e-6) & (seconds < end)).tolist()
+        if threshold and inside:
+            if request["folder_fps"]:
+                pictures = folder.decode(inside, (header["width"], header["height"]))
+            else:
+                width, height = file.stream.codec_context.width, file.stream.codec_context.height
+                pictures = file.decode(table, inside, scaled(width, height))
+            cuts, sharpness = find_shots(shrunk(pictures, seconds), header["fps"], threshold)
+    values = memory.numbers(len(cuts) + len(sharpness))
+    values[:] = [*cuts, *sharpness]
+    return {"fps": header["fps"], "duration_s": header["duration_s"], "cuts": len(cuts), "sharp": len(sharpness)}
+
+
 def fill(pictures: Any, chosen: list[int], view: View, out: np.ndarray, rotation: int) -> None:
     """Scale each decoded picture at once into the places of `out` that it was chosen for."""
     import cv2
@@ -122,6 +152,12 @@ class MemoryFile:
         size = count * height * width * 3
         os.ftruncate(self.fd, size)
         return np.frombuffer(mmap.mmap(self.fd, size), np.uint8).reshape(count, height, width, 3)
+
+    def numbers(self, count: int) -> np.ndarray:
+        """Room for `count` numbers, float64; one at least, for memory cannot be empty."""
+        size = max(count, 1) * 8
+        os.ftruncate(self.fd, size)
+        return np.frombuffer(mmap.mmap(self.fd, size), np.float64)[:count]
 
 
 def answer(request: dict[str, Any], memory: MemoryFile) -> dict[str, Any]:
@@ -154,6 +190,8 @@ def answer_open(path: str, request: dict[str, Any], memory: MemoryFile) -> dict[
     try:
         if request["op"] == "frames":
             return frames(path, request, memory)
+        if request["op"] == "shots":
+            return shots(path, request, memory)
         if request["kind"] == "image":
             return image_header(path)
         if request["folder_fps"]:
@@ -190,7 +228,7 @@ def main() -> None:
         memory = MemoryFile()
         try:
             reply = json.dumps(answer(request, memory)).encode()
-            socket.send_fds(channel, [reply], [memory.fd] if request["op"] == "frames" else [])
+            socket.send_fds(channel, [reply], [] if request["op"] == "header" else [memory.fd])
         finally:
             os.close(memory.fd)
         signal.setitimer(signal.ITIMER_REAL, 0)

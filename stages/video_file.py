@@ -240,9 +240,12 @@ class VideoFile:
             zero = None
         return Table(base, pts, columns[:, 1], key, shown, last_s, timed, self.clean, zero)
 
-    def decode(self, table: Table, chosen: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def decode(
+        self, table: Table, chosen: Sequence[int], size: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (position, picture) for each position of `chosen` (ascending), the picture uint8 RGB (h, w, 3), not
-        yet turned upright. Decodes from the last keyframe that all of them can be decoded from."""
+        yet turned upright, scaled to `size` (width, height) if given. Decodes from the last keyframe that all of them
+        can be decoded from."""
         import av
         from av.video.reformatter import VideoReformatter
 
@@ -269,7 +272,8 @@ class VideoFile:
                     continue
                 if position[stamp] != wanted[found]:
                     raise MediaError(f"frame at {self._at(table, wanted[found])} cannot be decoded")
-                yield position[stamp], reformatter.reformat(frame, format="rgb24").to_ndarray()
+                width, height = size or (None, None)
+                yield position[stamp], reformatter.reformat(frame, width, height, format="rgb24").to_ndarray()
                 found += 1
                 if found == len(wanted):
                     return
