@@ -152,6 +152,9 @@ class Split(Strict):
     val_fraction: float = Field(0.02, ge=0, lt=1)
 
 
+Count = Annotated[int, Field(ge=0)]  # of clips that a source may give at most
+
+
 class GroupConfig(Strict):
     """Stages that run in the same actors, and what one such actor takes."""
 
@@ -193,6 +196,7 @@ class Config(Strict):
     frames: FrameSpec
     resample: Resample
     split: Split
+    mix: dict[str, Count] = Field(default_factory=dict)
     execution: Execution
 
     def limits(self) -> dict[str, float | None]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from curation.config import SOURCES, Chosen, Config, Execution, Resample, Source, Split, Strict
+from curation.config import SOURCES, Chosen, Config, Count, Execution, Resample, Source, Split, Strict
 from curation.errors import ConfigError
 from curation.profiles import COMMON_THRESHOLDS, ENGINE_THRESHOLDS, PROFILES
 from stages.base import Params
@@ -31,6 +31,7 @@ class _File(Strict):
     frames: FrameSpec = FrameSpec()
     resample: Resample = Resample()
     split: Split = Split()
+    mix: dict[str, Count] = Field(default_factory=dict)
     execution: Execution = Execution()
 
 
@@ -126,8 +127,17 @@ def validate(raw: dict[str, Any], file: str, base: Path, check_roots: bool = Tru
         frames=parsed.frames,
         resample=parsed.resample,
         split=parsed.split,
+        mix=_mix(parsed, file),
         execution=parsed.execution,
     )
+
+
+def _mix(parsed: _File, file: str) -> dict[str, int]:
+    names = [source.name for source in parsed.sources]
+    for name in parsed.mix:
+        if name not in names:
+            raise ConfigError(f"{file}: mix.{name}: no source has this name{_expected(name, names)}")
+    return parsed.mix
 
 
 def _choose_engines(parsed: _File, file: str) -> tuple[Chosen, ...]:

@@ -19,7 +19,7 @@ from curation.errors import ConfigError, Stopped
 from curation.names import CONFIG, ENGINES, SUMMARY
 from curation.run import stopped
 
-DECIDES = ("thresholds", "resample", "split")
+DECIDES = ("thresholds", "resample", "split", "mix")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

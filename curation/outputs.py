@@ -17,7 +17,7 @@ import pyarrow as pa
 from curation.config import Config
 from curation.identity import identities
 from curation.resample import Weights, bin_weights
-from curation.verdicts import Measurements, Outcome
+from curation.verdicts import OVER_MIX, Measurements, Outcome
 from manifests.schema import DECIDED, INDEXED, LISTED, SCHEMA_VERSION, VERDICT, manifest_schema, rejected_schema
 from manifests.shards import whole, write_shards
 
@@ -30,6 +30,7 @@ class Decision:
     status: dict[str, int]
     reasons: dict[str, int]
     by_source: dict[str, dict[str, int]]
+    mix: dict[str, dict[str, int]]
     funnel: list[dict[str, Any]]
     errors: list[dict[str, Any]]
     histogram: list[int]
@@ -44,6 +45,7 @@ class Decision:
             **{name: self.status.get(name, 0) for name in ("kept", "rejected", "failed", "to_measure")},
             "reasons": self.reasons,
             "by_source": self.by_source,
+            "mix": self.mix,
             "funnel": self.funnel,
             "errors": self.errors,
             "motion_histogram": {
@@ -107,7 +109,10 @@ def decide(config: Config, measurements: Measurements) -> Decision:
         status=status,
         reasons=reasons,
         by_source=by_source,
-        funnel=_funnel(by_code, counts, clips),
+        mix={
+            name: {"asked": asked, "kept": by_source.get(name, {}).get("kept", 0)} for name, asked in config.mix.items()
+        },
+        funnel=_funnel(by_code, counts, clips, bool(config.mix)),
         errors=_errors(measurements),
         histogram=[int(x) for x in histogram],
         unbinned=unbinned,
@@ -115,11 +120,11 @@ def decide(config: Config, measurements: Measurements) -> Decision:
     )
 
 
-def _funnel(by_code: list[Outcome], counts: dict[int, int], clips: int) -> list[dict[str, Any]]:
+def _funnel(by_code: list[Outcome], counts: dict[int, int], clips: int, mixed: bool) -> list[dict[str, Any]]:
     """Per stage: clips that came in, were rejected by each rule, failed, and went on."""
     steps: list[dict[str, Any]] = []
     left = clips
-    stages = list(dict.fromkeys(outcome.stage for outcome in by_code if outcome.stage))
+    stages = list(dict.fromkeys(o.stage for o in by_code if o.stage and (mixed or o is not OVER_MIX)))
     for stage in stages:
         step: dict[str, Any] = {"stage": stage, "in": left, "rejected": {}, "failed": 0, "to_measure": 0}
         for code, outcome in enumerate(by_code):
@@ -152,7 +157,7 @@ def _columns(config: Config, measurements: Measurements, weights: Weights) -> di
     sql = {name: name for name in ("clip_id", "source", "path", "kind", *LISTED, *INDEXED)}
     for position, stage in enumerate(measurements.stages):
         later = [s.name for s in measurements.stages[position:]]
-        seen = [c for c, o in enumerate(by_code) if o.stage is None or o.stage in later]
+        seen = [c for c, o in enumerate(by_code) if o.stage is None or o.stage in later or o is OVER_MIX]
         for field in stage.fields:
             sql[field.name] = f"CASE WHEN code IN ({_list(seen)}) THEN {field.name} END"
     kept_bin = f"CASE WHEN code = 0 AND {_binned_sql(config)} THEN {_bin_sql(config)} END"
@@ -174,7 +179,9 @@ def _columns(config: Config, measurements: Measurements, weights: Weights) -> di
         "value": _case({c: f"CAST({o.rule.column} AS DOUBLE)" for c, o in enumerate(by_code) if o.rule}),
         "threshold": _case(
             {
-                c: f"CAST('{float(o.rule.limit(config.thresholds))!r}' AS DOUBLE)"
+                c: "CAST(mix_limit AS DOUBLE)"
+                if o is OVER_MIX
+                else f"CAST('{float(o.rule.limit(config.thresholds))!r}' AS DOUBLE)"
                 for c, o in enumerate(by_code)
                 if o.rule
             }
@@ -234,6 +241,7 @@ def _metadata(config: Config, engines: Mapping[str, Any]) -> dict[str, Any]:
         "frames": config.frames.model_dump(),
         "resample": config.resample.model_dump(),
         "split": config.split.model_dump(),
+        "mix": config.mix,
     }
 
 

@@ -40,6 +40,9 @@ def print_summary(summary: dict[str, Any], output: Path) -> None:
     if summary["to_measure"]:
         parts.append(f"{summary['to_measure']:,} to_measure")
     print(f"\n{summary['inputs']:,} clips = {' + '.join(parts)}")
+    for name, mix in summary["mix"].items():
+        short = f", {mix['asked'] - mix['kept']:,} short" if mix["kept"] < mix["asked"] else ""
+        print(f"  mix {name}: {mix['kept']:,} of {mix['asked']:,} asked{short}")
     for error in summary["errors"][:10]:
         print(f"  failed at {error['stage']}: {error['source']}/{error['path']!r}: {error['error']}")
     if len(summary["errors"]) > 10:

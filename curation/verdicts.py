@@ -6,6 +6,7 @@ The verdict of a clip is the first of these that holds, stage by stage in the ta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +32,18 @@ class Outcome:
     rule: Rule | None = None
 
 
+# Kept by every stage, but its source gives as many clips as `mix` asks for. mix_rank: its place among them, by clip_id,
+# which is a hash: the same choice in any order. The limit is its source's, in column mix_limit.
+OVER_MIX = Outcome("rejected", "mix", Rule("over_mix", "mix_rank", ">", math.inf))
+
+
 def outcomes(stages: Sequence[Stage]) -> list[Outcome]:
     """All outcomes; a clip's `code` is an index into this list."""
     found = [Outcome("kept"), Outcome("failed", "listing")]
     for stage in stages:
         found += [Outcome("to_measure", stage.name), Outcome("failed", stage.name)]
         found += [Outcome("rejected", stage.name, rule) for rule in stage.rules]
-    return found
+    return [*found, OVER_MIX]
 
 
 class Measurements:
@@ -66,7 +72,8 @@ class Measurements:
             files = sorted(map(str, folder.glob("*.parquet")))
             self._table(f"all_{stage.name}", files, measurement_schema(stage))
             self._first_wins(stage.name)
-        self._db.execute(f"CREATE VIEW verdicts AS {self._verdict_sql(config.thresholds, retry)}")
+        self._db.execute(f"CREATE VIEW by_stage AS {self._verdict_sql(config.thresholds, retry)}")
+        self._db.execute(f"CREATE VIEW verdicts AS {self._mixed_sql(config.mix)}")
 
     def close(self) -> None:
         """Release the database and its spill files."""
@@ -120,6 +127,23 @@ class Measurements:
             f"SEMI JOIN first_{stage} USING (filename, file_row_number)"
         )
 
+    def _mixed_sql(self, mix: Mapping[str, int]) -> str:
+        """The verdicts by stage, but for the kept clips that are more than their source may give."""
+        if not mix:
+            return "SELECT *, NULL::BIGINT AS mix_rank, NULL::BIGINT AS mix_limit FROM by_stage"
+        self._db.execute("CREATE TABLE mix (source VARCHAR, mix_limit BIGINT)")
+        self._db.executemany("INSERT INTO mix VALUES (?, ?)", list(mix.items()))
+        self._db.execute(
+            """CREATE TABLE over_mix AS SELECT clip_id, mix_rank, mix_limit FROM (
+                SELECT clip_id, source, row_number() OVER (PARTITION BY source ORDER BY clip_id) AS mix_rank
+                FROM by_stage WHERE code = 0) JOIN mix USING (source) WHERE mix_rank > mix_limit"""
+        )
+        code = self.outcomes.index(OVER_MIX)
+        return (
+            f"SELECT b.* REPLACE (CASE WHEN o.clip_id IS NULL THEN b.code ELSE {code} END AS code), "
+            "o.mix_rank, o.mix_limit FROM by_stage b LEFT JOIN over_mix o ON b.clip_id = o.clip_id"
+        )
+
     def _verdict_sql(self, thresholds: Mapping[str, float], retry: Retry) -> str:
         cases: list[str] = []
         joins: list[str] = []
@@ -131,7 +155,7 @@ class Measurements:
             elif outcome.status == "to_measure":
                 again = {"nothing": "false", "transient": f"{table}.transient", "all": f"{table}.error IS NOT NULL"}
                 test = f"{table}.clip_id IS NULL OR coalesce({again[retry]}, false)"
-            elif outcome.rule is not None:
+            elif outcome.rule is not None and outcome is not OVER_MIX:
                 limit = float(outcome.rule.limit(thresholds))
                 test = f"CAST({table}.{outcome.rule.column} AS DOUBLE) {outcome.rule.op} CAST('{limit!r}' AS DOUBLE)"
             else:
