@@ -152,7 +152,8 @@ class Worker:
             columns: dict[str, Any] = {}
             if clip.kind == "video":
                 threshold = params["threshold"] if params["detect"] else None
-                columns = self._decoder.shots(self._location(clip), clip.span, threshold, clip.folder_fps)
+                with self._decoding:
+                    columns = self._decoder.shots(self._location(clip), clip.span, threshold, clip.folder_fps)
             self._store(task, "shots", columns)
         except ClipError as error:
             _fail(task, "shots", error)
