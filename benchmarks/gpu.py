@@ -2,9 +2,11 @@
 
     python -m benchmarks.gpu [--device cuda] [--clips 4] [--repeat 2] [--engines quality text face embedding motion]
 
-Per engine: clips per second, of the whole stage and of the bare network on data that is already on the device; the
-share of the bare speed that the stage keeps; the network's floating-point operations and the share of the device's
-measured matrix-product peak that the stage reaches; peak memory. Speed does not depend on what the weights are, but
+Per engine: clips per second, of the whole stage, of the stage with two calls at once as an actor on a GPU has them, and
+of the bare network on data that is already on the device; the shares of the bare speed that these keep; of the time
+with two calls, the share in which the stage held the device; the network's floating-point operations and the share of
+the device's measured matrix-product peak that the stage reaches; peak memory.
+Speed does not depend on what the weights are, but
 for text: with random weights no text is found, and the recogniser has nothing to do. Face needs a real detector,
 scrfd_2.5g_kps, in HUMAN_MOTION_WEIGHTS, and is left out without; it has no bare network to compare with.
 """
@@ -16,6 +18,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks.machine import keep
+from curation.batching import Batching
 from stages import weights
 from stages.base import Sample
 from stages.clip import Clip
@@ -128,6 +132,17 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
+def two_calls(engine: Any, batch: list[Sample], device: str, repeat: int) -> tuple[float, float]:
+    """Clips per second with two threads at one engine, and the share of the time in which a GPU was held (0 on CPU)."""
+    batching = Batching("stage", engine, device)
+    batching.measure(batch)
+    started = time.perf_counter()
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: batching.measure(batch), range(2 * repeat)))
+    elapsed = time.perf_counter() - started
+    return 2 * repeat * len(batch) / elapsed, sum(batched.gpu_seconds or 0.0 for batched in found) / elapsed
+
+
 def peaks(device: str) -> dict[str, float]:
     """Measured: matrix product (bfloat16, on a CPU float32) in TFLOP/s, copy within the device in GB/s."""
     side = 8192 if device != "cpu" else 1024
@@ -148,9 +163,13 @@ def measure(name: str, device: str, clips: int, repeat: int, peak_tflops: float)
     bench = build(name, device)
     batch = samples(clips)
     found = {"clips_per_s": clips / seconds(lambda: bench.engine.measure(batch), device, repeat)}
+    found["two_calls_clips_per_s"], busy = two_calls(bench.engine, batch, device, repeat)
+    if device != "cpu":
+        found["device_held"] = busy
     if bench.bare is not None:
         found["bare_clips_per_s"] = 1 / seconds(bench.bare, device, repeat)
         found["kept_of_bare"] = found["clips_per_s"] / found["bare_clips_per_s"]
+        found["kept_of_bare_with_two_calls"] = found["two_calls_clips_per_s"] / found["bare_clips_per_s"]
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             bench.bare()
         found["tflop_per_clip"] = counter.get_total_flops() / 1e12
