@@ -39,7 +39,7 @@ def test_the_example_with_all_keys_has_all_keys_at_their_defaults() -> None:
     assert config == validate({**raw, "thresholds": {}, "stages": {}}, "x", ROOT / "examples", check_roots=False)
 
 
-@pytest.mark.parametrize("name", ["quickstart.yaml", "all-keys.yaml"])
+@pytest.mark.parametrize("name", ["quickstart.yaml", "all-keys.yaml", "paper-sources.yaml"])
 def test_examples_are_valid(name: str) -> None:
     path = ROOT / "examples" / name
     validate(yaml.safe_load(path.read_text()), str(path), path.parent, check_roots=False)
