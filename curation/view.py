@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         port=args.port,
         title="Human-Motion",
         reload=False,
+        reconnect_timeout=30.0,
         show=not args.no_browser,
         dark=None,
         uvicorn_logging_level="warning",
