@@ -210,11 +210,15 @@ def _page(clips: Clips, ui: Any) -> None:
         order = ui.select(list(COLUMNS), value="motion_intensity", label="order by").classes("w-44")
         descending = ui.checkbox("descending")
     shown = ui.label()
-    table = ui.table(
-        columns=[{"name": c, "label": c, "field": c, "align": "left"} for c in COLUMNS if c != "clip_id"],
-        rows=[],
-        row_key="clip_id",
-    ).classes("w-full")
+    table = (
+        ui.table(
+            columns=[{"name": c, "label": c, "field": c, "align": "left"} for c in COLUMNS if c != "clip_id"],
+            rows=[],
+            row_key="clip_id",
+        )
+        .classes("w-full")
+        .props("wrap-cells")
+    )
     with ui.row():
         back = ui.button("previous", on_click=lambda: turn(-PAGE)).props("flat")
         forth = ui.button("next", on_click=lambda: turn(PAGE)).props("flat")
