@@ -6,6 +6,7 @@ run to run. The clips it shows are decoded again, for at most SECONDS; one that 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ def render(config: Config, measurements: Measurements, summary: Mapping[str, Any
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"short": short, "share": share}
+    environment.tests["finite"] = math.isfinite  # the limit of a mix is each source's own
     groups: list[tuple[Outcome, int, list[dict[str, Any]]]] = [
         (measurements.outcomes[0], summary["kept"], _ranked(measurements, 0, "motion_intensity", KEPT_SHOWN)),
         *_rejected(measurements),
