@@ -52,12 +52,13 @@ def describe(
     motion_intensity: float,
     camera_motion: float | None,
     size: int,
+    adverbs: bool = True,
 ) -> tuple[str, str]:
     """The overall description P and the action phrase A of one clip.
 
     face_motion: per pair of grid frames, the ten numbers of flows/kinematics.py; None where there is no face to follow.
     face_boxes: x0, y0, x1, y1 in grid px, on any frames. motion_intensity, camera_motion: grid px per step; None where
-    it was not measured. size: side of the grid, px.
+    it was not measured. size: side of the grid, px. adverbs: see KinematicParams.
     """
     box = np.median(np.asarray(face_boxes, float), axis=0) if face_boxes else None
     shot = "portrait" if box is None else framing(box, size)
@@ -68,14 +69,14 @@ def describe(
         seen = track(face_motion, face_boxes, size, camera_motion is not None)
         face_px = float(np.hypot(seen.x, seen.y).mean()) * seen.height
         own = min(motion_intensity, face_px) if camera_motion is None else motion_intensity - camera_motion
-        action, camera = act(seen, own), move_camera(seen)
+        action, camera = act(seen, own, adverbs), move_camera(seen)
     else:
         action, camera = "moving" if motion_intensity - (camera_motion or 0.0) >= CAMERA else "holding still", ""
     return f"{article} {shot} video of a person {action}{camera}.", action
 
 
-def act(seen: Track, intensity: float) -> str:
-    """The action phrase. intensity: of the person's own motion, grid px per step; it gives the adverb."""
+def act(seen: Track, intensity: float, adverbs: bool = True) -> str:
+    """The action phrase. intensity: of the person's own motion, grid px per step; it gives the adverb, if any."""
     talk, moves = move_mouth(seen), move_head(seen)
     if not moves:
         tremble = np.hypot(np.diff(seen.x), np.diff(seen.y)).mean() / 2
@@ -83,7 +84,7 @@ def act(seen: Track, intensity: float) -> str:
         return talk or ("moving slightly" if restless else "holding still")
     with_head = any(word in moves[0] for word in ("head", "nodding"))
     slow, fast = ("slightly", "vigorously") if with_head else ("slowly", "quickly")
-    adverb = slow if intensity < WEAK else fast if intensity >= STRONG else ""
+    adverb = "" if not adverbs else slow if intensity < WEAK else fast if intensity >= STRONG else ""
     moving = " ".join([" and ".join(moves), adverb]).rstrip()
     return f"{talk} while {moving}" if talk else moving
 
@@ -169,13 +170,20 @@ def _agreed(a: float, b: float) -> float:
     return min(a, b, key=abs) if a * b > 0 else 0.0
 
 
+class KinematicParams(base.Params):
+    """adverbs: whether phrases say how fast (slowly, quickly). Without, A tells what is done, and M alone how much."""
+
+    adverbs: bool = True
+
+
 class Kinematic:
     """The embedded engine: no model, only words."""
 
-    Params = base.Params
+    Params = KinematicParams
 
-    def __init__(self, params: base.Params, spec: FrameSpec) -> None:
+    def __init__(self, params: KinematicParams, spec: FrameSpec) -> None:
         self._size = spec.size
+        self._adverbs = params.adverbs
 
     def version(self) -> str:
         return "1"
@@ -196,6 +204,7 @@ class Kinematic:
             columns["motion_intensity"],
             columns["camera_motion"],
             self._size,
+            self._adverbs,
         )
         return Measured({"caption": caption, "action": action})
 

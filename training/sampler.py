@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flows.dis import PRESETS, dis_flow
-from flows.intensity import foreground, magnitude, motion_intensity
+from flows.intensity import magnitude, motion_intensity
 from manifests.shards import whole
 from stages.base import ClipError
 from stages.crop import place
@@ -58,7 +57,7 @@ class Sampler:
         about = {
             "request": request.model_dump(mode="json", by_alias=True),
             "used": used,
-            "measured_intensity": measured_flow(frames, self.spec.size).intensity,
+            "measured_intensity": motion_intensity(magnitude(video_flow(frames, self.spec.size))),
             "fps": float(fps),
             "checkpoint": str(self.checkpoint.folder.resolve()),
             "trained": self.checkpoint.config(),
@@ -163,23 +162,12 @@ def as_frames(video: Tensor) -> np.ndarray:
     return (video.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
-@dataclass(frozen=True)
-class MeasuredFlow:
-    """intensity: M of Eq. 7, not capped. moved: mean flow (x, y) of the foreground. Pixels of the grid per step."""
-
-    intensity: float
-    moved: tuple[float, float]
-
-
-def measured_flow(frames: np.ndarray, size: int) -> MeasuredFlow:
-    """By the pipeline's own DIS flow, on uint8 RGB frames (N, S, S, 3) scaled to the grid's size."""
+def video_flow(frames: np.ndarray, size: int) -> np.ndarray:
+    """The pipeline's own DIS flow, float32 (N-1, size, size, 2), on uint8 RGB frames (N, S, S, 3) at grid size."""
     import cv2
 
     grid = np.stack([cv2.resize(f, (size, size), interpolation=cv2.INTER_CUBIC) for f in frames])
-    flow = dis_flow(grid, PRESETS["medium"])
-    magnitudes = magnitude(flow)
-    x, y = flow[foreground(magnitudes)].mean(axis=0)
-    return MeasuredFlow(motion_intensity(magnitudes), (float(x), float(y)))
+    return dis_flow(grid, PRESETS["medium"])
 
 
 @torch.no_grad()

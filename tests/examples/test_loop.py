@@ -13,23 +13,8 @@ from examples.strangers import stranger
 from stages.decode import Decoder
 
 
-def made(motion: str, asked: float, measured: float, moved: tuple[float, float]) -> Made:
-    return Made(0, motion, asked, measured, moved, likeness=0.8, identified=True)
-
-
-@pytest.mark.parametrize(
-    ("motion", "moved", "obeyed"),
-    [
-        ("left", (-3.0, 1.0), True),
-        ("left", (3.0, 1.0), False),
-        ("left", (-1.0, 1.2), False),
-        ("up", (0.5, -2.0), True),  # y runs down
-        ("down", (0.5, -2.0), False),
-        ("right", (0.0, 0.0), False),
-    ],
-)
-def test_a_direction_is_obeyed_within_45_degrees(motion: str, moved: tuple[float, float], obeyed: bool) -> None:
-    assert made(motion, 10, 10, moved).obeyed is obeyed
+def made(motion: str, asked: float, measured: float, obeyed: bool = True) -> Made:
+    return Made(0, motion, asked, measured, obeyed, likeness=0.8, identified=True)
 
 
 def fit(action: float, held_out: bool = True) -> dict:
@@ -37,21 +22,21 @@ def fit(action: float, held_out: bool = True) -> dict:
 
 
 def test_the_report_says_what_was_measured() -> None:
-    videos = [made("left", asked, 0.8 * asked + 1, (-1.0, 0.0)) for asked in ASKED]
-    videos += [made("right", 5.0, 2.0, (-1.0, 0.0))]
+    videos = [made("left", asked, 0.8 * asked + 1) for asked in ASKED]
+    videos += [made("right", 5.0, 2.0, obeyed=False), made("still", 0.0, 0.5)]
     report = summary(videos, {0: fit(1.1), 1: fit(1.2), 2: fit(1.15)}, {"curate": 3.2})
-    assert report["obeyed"] == 4 / 5  # asked M = 0 has no direction
+    assert report["obeyed"] == 5 / 6  # asked M = 0 has no direction; holding still can be obeyed
     assert report["curve"]["5"]["mean"] == pytest.approx((5.0 + 2.0) / 2)
     assert 0.8 < report["spearman"] < 1
     assert report["control_shown"] is True
     text = as_text(report)
     assert "| 20 | 17.00 | 17.00 | 17.00 |" in text
-    assert "actions obeyed (direction within 45 degrees, M > 0): 80%" in text
+    assert "actions obeyed (examples/obedience.py; M > 0, or still): 83%" in text
     assert "loss gap of identity on held-out clips: 1.500 over 3 seed(s)" in text
 
 
 def test_control_is_claimed_only_where_three_seeds_show_it() -> None:
-    videos = [made("left", asked, asked, (-1.0, 0.0)) for asked in ASKED]
+    videos = [made("left", asked, asked) for asked in ASKED]
 
     def shown(*actions: float) -> bool:
         return summary(videos, dict(enumerate(map(fit, actions))), {})["control_shown"]
@@ -77,7 +62,7 @@ def test_people_differ_are_repeatable_and_are_faces() -> None:
     detector = Dlib(DlibParams.model_validate({}), FrameSpec.model_validate({}))
     detector.setup("cpu")
     frames = []
-    for seed in (0, 1, 1_000_000):
+    for seed in (0, 1, 2, 1_000_000):  # 2 is drawn
         portrait, ground = stranger(seed)
         frame = render("still", portrait=portrait, ground=ground).frame(0)
         assert len(detector.detect(frame)) == 1

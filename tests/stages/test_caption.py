@@ -15,8 +15,8 @@ from hypothesis.extra.numpy import arrays
 from examples.rendering import Rendered, render
 from flows.dis import PRESETS, dis_flow
 from flows.kinematics import COLUMNS
-from stages.base import Measured, Params, Sample
-from stages.caption import STAGE, Kinematic, describe
+from stages.base import Measured, Sample
+from stages.caption import STAGE, Kinematic, KinematicParams, describe
 from stages.clip import Clip
 from stages.crop import Square, SquareParams
 from stages.face import Dlib, DlibParams
@@ -40,7 +40,7 @@ def measured(clip: Rendered) -> dict[str, Any]:
 def said(columns: dict[str, Any]) -> tuple[str, str]:
     """Caption and action of these measurements."""
     sample = Sample(Clip("s", "x.mp4", "video", "1"), columns)
-    found = columns_of(Kinematic(Params(), FrameSpec()).measure([sample])[0])
+    found = columns_of(Kinematic(KinematicParams(), FrameSpec()).measure([sample])[0])
     return found["caption"], found["action"]
 
 
@@ -299,7 +299,7 @@ def test_the_engine_answers_in_order() -> None:
     for kind, rows in (("video", made(dx=4.0)), ("image", made()), ("video", made(dx=-4.0))):
         columns = {"face_motion": rows, "face_boxes": [BOX], "motion_intensity": 4.0, "camera_motion": 0.0}
         samples.append(Sample(Clip("s", "x", kind, "1"), columns))  # type: ignore[arg-type]
-    engine = Kinematic(Params(), FrameSpec())
+    engine = Kinematic(KinematicParams(), FrameSpec())
     engine.setup("cpu")
     found = engine.measure(samples)
     assert [columns_of(one)["action"] for one in found] == [
@@ -342,3 +342,11 @@ def test_real_clips(shared: Path) -> None:
             columns |= columns_of(engine.measure([Sample(sample.clip, columns, sample.frames)])[0])
         found[name] = said(columns)[0]
     assert {name: caption for name, caption in found.items() if not re.fullmatch(REAL[name], caption)} == {}
+
+
+def test_without_adverbs_the_phrase_does_not_tell_the_speed() -> None:
+    columns = {"face_motion": made(dx=14.0), "face_boxes": [BOX], "motion_intensity": 14.0, "camera_motion": 0.0}
+    sample = Sample(Clip("s", "x", "video", "1"), columns)
+    for adverbs, action in ((True, "moving to the right quickly"), (False, "moving to the right")):
+        engine = Kinematic(KinematicParams(adverbs=adverbs), FrameSpec())
+        assert columns_of(engine.measure([sample])[0])["action"] == action
