@@ -179,7 +179,7 @@ class KinematicParams(base.Params):
 class Kinematic:
     """The embedded engine: no model, only words."""
 
-    Params = KinematicParams
+    Params: type[base.Params] = KinematicParams
 
     def __init__(self, params: KinematicParams, spec: FrameSpec) -> None:
         self._size = spec.size
