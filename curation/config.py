@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from stages.base import Stage
 from stages.frames import FrameSpec
 from stages.shots import STAGE as SHOTS
+from stages.staging import default_folder
 from stages.table import STAGES
 
 
@@ -177,6 +179,21 @@ class Execution(Strict):
     start_timeout_s: float = Field(120.0, gt=0)
 
 
+class Storage(Strict):
+    """Where what lies at URIs is copied to before it is read: a folder on each node, shared by its workers.
+
+    cache: the folder; by default one of the user's in the system's temporary folder. cache_gib: what videos and images
+    may take there; the least recently used ones go first.
+    """
+
+    cache: str | None = Field(None, min_length=1)
+    cache_gib: float = Field(20.0, gt=0)
+
+    def folder(self) -> Path:
+        """The folder, on the machine that asks."""
+        return Path(self.cache) if self.cache else default_folder()
+
+
 class Chosen(Strict):
     """The engine chosen for a stage, and its parameters."""
 
@@ -198,6 +215,7 @@ class Config(Strict):
     split: Split
     mix: dict[str, Count] = Field(default_factory=dict)
     execution: Execution
+    storage: Storage = Storage()
 
     def limits(self) -> dict[str, float | None]:
         """The thresholds as JSON can hold them: None for one that is infinite, and so rejects nothing."""

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from curation.config import SOURCES, Chosen, Config, Count, Execution, Resample, Source, Split, Strict
+from curation.config import SOURCES, Chosen, Config, Count, Execution, Resample, Source, Split, Storage, Strict
 from curation.errors import ConfigError
 from curation.profiles import COMMON_THRESHOLDS, ENGINE_THRESHOLDS, PROFILES
+from manifests.storage import Place, is_uri, place
 from stages.base import Params
 from stages.frames import FrameSpec
 from stages.table import STAGES
@@ -33,6 +34,7 @@ class _File(Strict):
     split: Split = Split()
     mix: dict[str, Count] = Field(default_factory=dict)
     execution: Execution = Execution()
+    storage: Storage = Storage()
 
 
 def load(path: str | Path, overrides: tuple[str, ...] = (), output: str | None = None) -> Config:
@@ -46,7 +48,7 @@ def load(path: str | Path, overrides: tuple[str, ...] = (), output: str | None =
     for override in overrides:
         apply_override(raw, override)
     if output is not None:
-        raw["output"] = str(Path(output).absolute()) if "://" not in output else output
+        raw["output"] = output if is_uri(output) else str(Path(output).absolute())
     return validate(raw, str(path), path.absolute().parent)
 
 
@@ -65,7 +67,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Place) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError."""
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a safe loader)
@@ -129,6 +131,7 @@ def validate(raw: dict[str, Any], file: str, base: Path, check_roots: bool = Tru
         split=parsed.split,
         mix=_mix(parsed, file),
         execution=parsed.execution,
+        storage=_check_storage(parsed.storage, base, file),
     )
 
 
@@ -182,8 +185,12 @@ def _check_sources(sources: list[Source], file: str, base: Path, roots: bool) ->
             raise ConfigError(f"{file}: sources.{index}.name: {source.name} is used twice; names must differ")
         seen.add(source.name)
         root = _resolve(source.root, base, f"{file}: sources.{index}.root")
-        if roots and not Path(root).is_dir():
-            raise ConfigError(f"{file}: sources.{index}.root: no such folder: {root}")
+        if is_uri(root) and source.kind != "folder":
+            raise ConfigError(
+                f"{file}: sources.{index}.root: kind {source.kind} is read from local folders, got {root}"
+            )
+        if roots:
+            _check_folder(root, f"{file}: sources.{index}.root")
         for part in source.parts() if roots else []:
             if not Path(root, part).exists():
                 raise ConfigError(f"{file}: sources.{index}: {source.kind} expects {part} in {root}, which has none")
@@ -191,9 +198,32 @@ def _check_sources(sources: list[Source], file: str, base: Path, roots: bool) ->
     return tuple(checked)
 
 
+def _check_folder(root: str, key: str) -> None:
+    try:
+        found = place(root).is_dir()
+    except OSError as error:
+        raise ConfigError(f"{key}: {root} cannot be reached: {error.strerror}") from None
+    if not found:
+        raise ConfigError(f"{key}: no such folder: {root}")
+
+
+def _check_storage(storage: Storage, base: Path, file: str) -> Storage:
+    if storage.cache is None:
+        return storage
+    if "://" in storage.cache:
+        raise ConfigError(f"{file}: storage.cache: expected a local path, got {storage.cache}")
+    return storage.model_copy(update={"cache": _resolve(storage.cache, base, f"{file}: storage.cache")})
+
+
 def _resolve(path: str, base: Path, key: str) -> str:
+    """The absolute path, or the URI, without a slash at its end."""
     if "://" in path:
-        raise ConfigError(f"{key}: expected a local path, got {path}")
+        if not is_uri(path):
+            raise ConfigError(f"{key}: expected a local path or a URI such as s3://bucket/folder, got {path}")
+        try:
+            return str(place(path)).rstrip("/")
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from None
     try:
         return str((base / Path(path).expanduser()).resolve())
     except RuntimeError:  # ~user of nobody

@@ -16,8 +16,10 @@ from typing import Any
 from curation.config import Config
 from curation.config_file import apply_override, read_yaml, validate
 from curation.errors import ConfigError, Stopped
+from curation.lock import Lock, locked
 from curation.names import CONFIG, ENGINES, SUMMARY
 from curation.run import stopped
+from manifests.storage import Place, place
 
 DECIDES = ("thresholds", "resample", "split", "mix")
 
@@ -43,10 +45,9 @@ def main(argv: list[str] | None = None) -> int:
 
     args = parse(argv)
     try:
-        output = Path(args.output)
-        config = load_decided(output, args.set)
+        config = load_decided(args.output, args.set)
         sweep = what_if.parse_sweep(args.sweep) if args.sweep else None
-        swept = [load_decided(output, [*args.set, f"{sweep.key}={v}"]) for v in sweep.values] if sweep else []
+        swept = [load_decided(args.output, [*args.set, f"{sweep.key}={v}"]) for v in sweep.values] if sweep else []
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -54,22 +55,29 @@ def main(argv: list[str] | None = None) -> int:
         if sweep:
             what_if.print_sweep(sweep, swept, args.plot)
         elif args.what_if:
-            what_if.print_what_if(load_decided(output, []), config)
+            what_if.print_what_if(load_decided(args.output, []), config)
         else:
-            decide(config)
+            with locked(place(config.output), "curation.decide") as lock:
+                decide(config, lock)
     except (Stopped, OSError) as error:
         return stopped(error, config)
     return 0
 
 
-def load_decided(output: Path, overrides: list[str]) -> Config:
-    """The configuration of the run in `output` with the overrides. Raises ConfigError."""
-    path = output / CONFIG
-    for needed in (path, output / ENGINES):
-        if not needed.is_file():
-            raise ConfigError(f"{output}: no {needed.relative_to(output)} there; expected the output folder of a run")
-    raw = read_yaml(path)
-    raw["output"] = str(output.resolve())
+def load_decided(where: str | Place, overrides: list[str]) -> Config:
+    """The configuration of the run whose output folder, a path or a URI, is given, with the overrides. Raises
+    ConfigError."""
+    try:
+        output = place(where)
+        for needed in (CONFIG, ENGINES):
+            if not (output / needed).is_file():
+                raise ConfigError(f"{output}: no {needed} there; expected the output folder of a run")
+    except ConfigError:
+        raise
+    except (ValueError, OSError) as error:
+        raise ConfigError(str(error)) from None
+    raw = read_yaml(output / CONFIG)
+    raw["output"] = str(output.resolve() if isinstance(output, Path) else output)
     for override in overrides:
         section = override.partition(".")[0]
         if section not in DECIDES:
@@ -78,23 +86,24 @@ def load_decided(output: Path, overrides: list[str]) -> Config:
                 "Use curation.run for it"
             )
         apply_override(raw, override)
-    config = validate(raw, str(path), output, check_roots=False)
+    config = validate(raw, str(output / CONFIG), Path(), check_roots=False)
     measured = json.loads((output / ENGINES).read_text(encoding="utf-8"))
     if lacking := [stage.name for stage, _ in config.stage_table() if stage.name not in measured]:
         raise ConfigError(f"{output}: {', '.join(lacking)} was never measured there; run curation.run again first")
     return config
 
 
-def decide(config: Config) -> None:
+def decide(config: Config, lock: Lock) -> None:
     """Write manifests, rejected and summary from the measurements alone."""
     from curation.outputs import write_json, write_outputs
     from curation.report import write_report
     from curation.summary import print_summary
     from curation.verdicts import Measurements
 
-    output = Path(config.output)
+    output = place(config.output)
     engines = json.loads((output / ENGINES).read_text(encoding="utf-8"))
     with Measurements(output, config, engines, "nothing") as measurements:
+        lock.check()
         decision = write_outputs(config, engines, measurements)
         path = output / SUMMARY
         last: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

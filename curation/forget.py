@@ -22,6 +22,7 @@ from curation.decide import decide, load_decided
 from curation.errors import ConfigError, Stopped
 from curation.export.export import STATE, Export
 from curation.forgotten import add_forgotten
+from curation.lock import Lock, locked
 from curation.run import stopped
 from curation.store import listing_folder
 from curation.traces import Needles, search
@@ -62,7 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.dry_run:
         return 0
     try:
-        return forget(config, found, also)
+        with locked(Path(config.output), "curation.forget") as lock:
+            return forget(config, found, also, lock)
     except (Stopped, OSError) as error:
         return stopped(error, config)
 
@@ -100,7 +102,7 @@ def _known(output: Path) -> Iterator[tuple[str, tuple[str, str]]]:
                 yield row["clip_id"], (row["source"], row["path"])
 
 
-def forget(config: Config, clips: Found, also: list[Path]) -> int:
+def forget(config: Config, clips: Found, also: list[Path], lock: Lock) -> int:
     """Remove the clips and search for what is left of them. Returns the exit code: 1 when a trace is found."""
     output = Path(config.output)
     add_forgotten(output, clips)
@@ -111,7 +113,7 @@ def forget(config: Config, clips: Found, also: list[Path]) -> int:
     exports = _exports(output, [output, *also])
     for export in exports:
         export.drop(clips)
-    decide(config)
+    decide(config, lock)
     for export in exports:
         export.run(workers=1)
     others = {path for clip_id, (_, path) in _known(output) if clip_id not in clips}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from curation.resample import Weights, bin_weights
 from curation.verdicts import OVER_MIX, Measurements, Outcome
 from manifests.schema import DECIDED, INDEXED, LISTED, SCHEMA_VERSION, VERDICT, manifest_schema, rejected_schema
 from manifests.shards import whole, write_shards
+from manifests.storage import Place, place
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Decision:
 
 def write_outputs(config: Config, engines: Mapping[str, Any], measurements: Measurements) -> Decision:
     """Decide every clip and write `manifests/` and `rejected/`."""
-    output = Path(config.output)
+    output = place(config.output)
     decision = decide(config, measurements)
     described = _metadata(config, engines)
     by_code = measurements.outcomes
@@ -245,7 +245,7 @@ def _metadata(config: Config, engines: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Place, content: Mapping[str, Any]) -> None:
     """JSON for people, whole or not at all."""
     with whole(path) as temporary:
         temporary.write_text(

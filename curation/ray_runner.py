@@ -8,12 +8,10 @@ alone; a clip that then loses MAX_DEATHS workers is written as failed, and the o
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -24,6 +22,7 @@ from curation.config import Config
 from curation.errors import Stopped
 from curation.placement import Group, plan_groups
 from curation.worker import Task, Worker, failed_row, read_trace, trace_folder
+from manifests.storage import place, remove_tree
 from stages.frames import Frames
 
 MAX_DEATHS = 2
@@ -120,7 +119,7 @@ class RayRunner:
         exhausted = False
         replanned = time.monotonic()
         self._last_ready = [replanned] * len(self._groups)
-        shutil.rmtree(trace_folder(Path(self._config.output)), ignore_errors=True)
+        remove_tree(trace_folder(place(self._config.output)))
         # One of each first, those with the largest share of a GPU before the others, so that all find room.
         for index in sorted(range(len(self._groups)), key=lambda i: -self._groups[i].gpus):
             self._start_actor(index)
@@ -153,7 +152,7 @@ class RayRunner:
                 ray.kill(actor.handle)
             self._actors.clear()
             self._owners.clear()
-            shutil.rmtree(trace_folder(Path(self._config.output)), ignore_errors=True)
+            remove_tree(trace_folder(place(self._config.output)))
 
     def _width(self) -> int:
         return sum(g.batch * g.calls * max(1, g.actors) for g in self._groups)
@@ -257,7 +256,7 @@ class RayRunner:
                 yield self._give_up(job.task, why)
 
     def _give_up(self, task: Task, why: str) -> Task:
-        stage, new = read_trace(Path(self._config.output), task.clip)
+        stage, new = read_trace(place(self._config.output), task.clip)
         if stage is None:  # lost before its first stage
             stage = next(c.stage for c in self._config.stages if c.stage not in task.known)
         text = f"its worker was lost {MAX_DEATHS} times, the last time at {stage}: {why}"

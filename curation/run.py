@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from curation.config import Config
@@ -21,8 +20,10 @@ from curation.errors import ConfigError, Stopped
 from curation.fingerprint import build_engine, describe_engines
 from curation.forgotten import without_forgotten
 from curation.listing import list_clips
+from curation.lock import Lock, locked
 from curation.names import SUMMARY
 from curation.weights import ensure
+from manifests.storage import place
 from stages import weights
 
 
@@ -59,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
             from curation.dry_run import dry_run
 
             return dry_run(config, args.limit)
-        return run(config, args.runner, args.limit, args.retry_failed)
+        with locked(place(config.output), "curation.run") as lock:
+            return run(config, lock, args.runner, args.limit, args.retry_failed)
     except ConfigError as error:  # an index that is none
         print(error, file=sys.stderr)
         return 2
@@ -102,7 +104,7 @@ def require_weights(config: Config, look_only: bool) -> None:
         raise ConfigError(str(error)) from error
 
 
-def run(config: Config, runner: str, limit: int | None = None, retry_failed: bool = False) -> int:
+def run(config: Config, lock: Lock, runner: str, limit: int | None = None, retry_failed: bool = False) -> int:
     """List, measure, decide, write. Returns the exit code."""
     from curation.outputs import write_json, write_outputs
     from curation.report import write_report
@@ -111,7 +113,7 @@ def run(config: Config, runner: str, limit: int | None = None, retry_failed: boo
     from curation.verdicts import Measurements
 
     started = time.monotonic()
-    output = Path(config.output)
+    output = place(config.output)
     engines = describe_engines(config)
     ignored: Counter[str] = Counter()
     find_shots = partial(measure, runner=runner, doing="finding shots")
@@ -123,6 +125,7 @@ def run(config: Config, runner: str, limit: int | None = None, retry_failed: boo
     with Measurements(output, config, engines, "all" if retry_failed else "transient") as known:
         measured = measure(config, engines, known, runner)
     with Measurements(output, config, engines, "nothing") as known:
+        lock.check()
         decision = write_outputs(config, engines, known)
         lost = decision.status.get("to_measure", 0)
         if lost or decision.clips != found:
@@ -172,7 +175,7 @@ def measure(
     if not todo:
         return {"stages": by_stage, "run": {"clips_measured": 0, "startup_seconds": 0.0}}
     started = time.monotonic()
-    recorder = Recorder(Path(config.output), stages)
+    recorder = Recorder(place(config.output), stages)
     verdicts: Counter[str] = Counter()
     startup = None
     every = 0.5 if sys.stderr.isatty() else 30.0  # a log wants a line now and then, not a moving bar

@@ -12,13 +12,13 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from manifests.schema import INDEXED, LISTED, fields
 from manifests.shards import write_shards, write_table
+from manifests.storage import Place
 from stages.base import Stage
 from stages.clip import Clip, Entry
 
@@ -37,7 +37,7 @@ def measurement_schema(stage: Stage) -> pa.Schema:
     return pa.schema([*key, *stage.fields, pa.field("error", pa.string()), pa.field("transient", pa.bool_())])
 
 
-def write_listing(output: Path, clips: Iterable[Clip]) -> int:
+def write_listing(output: Place, clips: Iterable[Clip]) -> int:
     """Write the listing in place of the last one, in bounded memory, and return the number of clips."""
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -68,7 +68,7 @@ def write_listing(output: Path, clips: Iterable[Clip]) -> int:
     return write_shards(listing_folder(output), batches(), LISTING, {}, rows=1_000_000)
 
 
-def listing_folder(output: Path) -> Path:
+def listing_folder(output: Place) -> Place:
     return output / "measurements" / "listing"
 
 
@@ -93,7 +93,7 @@ def entry_of(row: dict[str, Any]) -> Entry:
     return Entry(row["video_id"], tuple(span) if span else None, tuple(box) if box else None, texts)
 
 
-def stage_folder(output: Path, stage: str, fingerprint: str) -> Path:
+def stage_folder(output: Place, stage: str, fingerprint: str) -> Place:
     return output / "measurements" / stage / fingerprint
 
 
@@ -104,7 +104,7 @@ class Recorder:
     run has taken, and never more than `seconds`.
     """
 
-    def __init__(self, output: Path, stages: dict[str, tuple[Stage, str]], rows: int = 2000, seconds: float = 60.0):
+    def __init__(self, output: Place, stages: dict[str, tuple[Stage, str]], rows: int = 2000, seconds: float = 60.0):
         self._output = output
         self._stages = stages
         self._limit = rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,9 +11,10 @@ from curation.config import Config
 from curation.names import CONFIG, ENGINES, REPORT
 from curation.outputs import write_json
 from manifests.shards import whole
+from manifests.storage import Place
 
 
-def save_config(output: Path, config: Config, engines: Mapping[str, Any]) -> None:
+def save_config(output: Place, config: Config, engines: Mapping[str, Any]) -> None:
     """The complete configuration of the run as a sources.yaml, and beside it, among the measurements, the engines that
     they are by, so that deciding again needs neither their libraries nor their weights."""
     write_json(output / ENGINES, engines)
@@ -25,7 +25,7 @@ def save_config(output: Path, config: Config, engines: Mapping[str, Any]) -> Non
         temporary.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
 
 
-def print_summary(summary: dict[str, Any], output: Path) -> None:
+def print_summary(summary: dict[str, Any], output: Place) -> None:
     """The funnel and the totals, on standard output."""
     print(f"\n{'stage':<10}{'in':>9}{'out':>9}  measured  reused  seconds  rejected or failed here")
     for step in summary["funnel"]:

@@ -6,6 +6,7 @@ The verdict of a clip is the first of these that holds, stage by stage in the ta
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ import pyarrow as pa
 from curation.config import Config
 from curation.errors import Stopped
 from curation.store import LISTING, listing_folder, measurement_schema, stage_folder
+from manifests.storage import Place, Remote, mirror
 from stages.base import Rule, Stage
+from stages.staging import own_folder
 
 Retry = Literal["nothing", "transient", "all"]
 
@@ -53,10 +56,11 @@ class Measurements:
     own), and `code`, an index into `outcomes`.
     """
 
-    def __init__(self, output: Path, config: Config, engines: Mapping[str, Mapping[str, Any]], retry: Retry) -> None:
+    def __init__(self, output: Place, config: Config, engines: Mapping[str, Mapping[str, Any]], retry: Retry) -> None:
         self.stages = [stage for stage, _ in config.stage_table()]
         self.outcomes = outcomes(self.stages)
-        self._spill = output / "measurements" / ".spill"
+        self._tables = _local_tables(output, config)
+        self._spill = self._tables / ".spill"
         self._db = duckdb.connect(config={"memory_limit": "1GB", "temp_directory": str(self._spill), "threads": "2"})
         self._db.execute("SET preserve_insertion_order = false")
         try:
@@ -64,16 +68,20 @@ class Measurements:
         except duckdb.Error as error:
             raise Stopped(f"{output / 'measurements'}: cannot be read: {str(error).splitlines()[0]}") from error
 
-    def _open(self, output: Path, config: Config, engines: Mapping[str, Mapping[str, Any]], retry: Retry) -> None:
-        listing = sorted(map(str, listing_folder(output).glob("*.parquet")))
-        self._table("listing", listing, LISTING)
+    def _open(self, output: Place, config: Config, engines: Mapping[str, Mapping[str, Any]], retry: Retry) -> None:
+        self._table("listing", self._files(listing_folder(output)), LISTING)
         for stage in self.stages:
             folder = stage_folder(output, stage.name, engines[stage.name]["fingerprint"])
-            files = sorted(map(str, folder.glob("*.parquet")))
-            self._table(f"all_{stage.name}", files, measurement_schema(stage))
+            self._table(f"all_{stage.name}", self._files(folder), measurement_schema(stage))
             self._first_wins(stage.name)
         self._db.execute(f"CREATE VIEW by_stage AS {self._verdict_sql(config.thresholds, retry)}")
         self._db.execute(f"CREATE VIEW verdicts AS {self._mixed_sql(config.mix)}")
+
+    def _files(self, folder: Place) -> list[str]:
+        """The Parquet files of the folder; copies on this machine of those that lie at a URI."""
+        if isinstance(folder, Remote):
+            return sorted(map(str, mirror(folder, "*.parquet", self._tables / folder.parent.name / folder.name)))
+        return sorted(map(str, folder.glob("*.parquet")))
 
     def close(self) -> None:
         """Release the database and its spill files."""
@@ -172,3 +180,12 @@ class Measurements:
         return (
             f"SELECT {', '.join(columns)}, CASE {' '.join(cases)} ELSE 0 END AS code FROM listing l {' '.join(joins)}"
         )
+
+
+def _local_tables(output: Place, config: Config) -> Path:
+    """Where the tables lie that DuckDB reads: of an output folder at a URI, copies in the cache's folder, which stay
+    there for the next time. DuckDB would read them anew for each query."""
+    if not isinstance(output, Remote):
+        return output / "measurements"
+    name = hashlib.blake2b(output.uri.encode(), digest_size=8).hexdigest()
+    return own_folder(config.storage.folder()) / "tables" / name

@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,14 @@ from curation.errors import Stopped
 from curation.fingerprint import build_engine
 from curation.weights import ensure
 from manifests.shards import whole
+from manifests.storage import Place, place
 from stages import weights
 from stages.base import ClipError, Sample, Stage
 from stages.clip import Clip
 from stages.decode import Decoder, Header
 from stages.frames import Frames
 from stages.header import decode_columns, header_columns
+from stages.staging import Cache
 
 DECODERS = ("header", "decode", "shots")  # stages that the Decoder measures
 
@@ -69,13 +72,14 @@ class Worker:
     ) -> None:
         """`engines` as `describe_engines` gives them; `stages`: names of those that run here, all by default."""
         self._config = config
-        self._output = Path(config.output)
+        self._output = place(config.output)
         self._roots = {source.name: source.root for source in config.sources}
         self._table = [stage for stage, _ in config.stage_table()]
         self._mine = {stage.name for stage in self._table if stages is None or stage.name in stages}
         self._flow_folder = Path("flows") / engines.get("motion", {}).get("fingerprint", "")
         self._decoder = Decoder(config.execution.deadline_s)
         self._decoding = threading.Lock()
+        self._cache = Cache(config.storage.folder(), int(config.storage.cache_gib * 2**30))
         self._params = {chosen.stage: chosen.params for chosen in config.stages}
         self._engines: dict[str, Batching] = {}
         for stage, chosen in config.stage_table():
@@ -138,8 +142,8 @@ class Worker:
     def _header(self, task: Task) -> None:
         started = time.perf_counter()
         try:
-            with self._decoding:
-                header = self._decoder.header(self._location(task.clip), task.clip.kind, task.clip.folder_fps)
+            with self._file(task.clip) as path, self._decoding:
+                header = self._decoder.header(path, task.clip.kind, task.clip.folder_fps)
             self._store(task, "header", header_columns(header, self._config.frames, task.clip.span, task.clip.box))
         except ClipError as error:
             _fail(task, "header", error)
@@ -153,7 +157,7 @@ class Worker:
             if clip.kind == "video":
                 threshold = params["threshold"] if params["detect"] else None
                 with self._decoding:
-                    columns = self._decoder.shots(self._location(clip), clip.span, threshold, clip.folder_fps)
+                    columns = self._decoder.shots(path, clip.span, threshold, clip.folder_fps)
             self._store(task, "shots", columns)
         except ClipError as error:
             _fail(task, "shots", error)
@@ -169,9 +173,8 @@ class Worker:
         clip = task.clip
         try:
             header = header_of(clip, task.known["header"])
-            location = self._location(clip)
-            with self._decoding:
-                frames = self._decoder.frames(location, clip.kind, self._config.frames, header, clip.span, clip.box)
+            with self._file(clip) as path, self._decoding:
+                frames = self._decoder.frames(path, clip.kind, self._config.frames, header, clip.span, clip.box)
             held[index] = frames
             if "decode" not in task.known:
                 self._store(task, "decode", decode_columns(frames, self._config.frames, header))
@@ -235,8 +238,9 @@ class Worker:
             raise ClipError(f"{path}: cannot be written: {error.strerror}", transient=True) from error
         return path.as_posix()
 
-    def _location(self, clip: Clip) -> str:
-        return clip.location(self._roots[clip.source])
+    def _file(self, clip: Clip) -> AbstractContextManager[str]:
+        """Where the clip's file can be opened on this machine."""
+        return self._cache.file(clip.location(self._roots[clip.source]), clip.stamp)
 
 
 def _copy(task: Task) -> Task:
@@ -254,12 +258,12 @@ def _fail(task: Task, stage: str, error: ClipError) -> None:
     task.over = True
 
 
-def trace_folder(output: Path) -> Path:
+def trace_folder(output: Place) -> Place:
     """Where traced tasks leave how far they came; emptied by each run."""
     return output / "measurements" / ".trace"
 
 
-def read_trace(output: Path, clip: Clip) -> tuple[str | None, dict[str, dict[str, Any]]]:
+def read_trace(output: Place, clip: Clip) -> tuple[str | None, dict[str, dict[str, Any]]]:
     """The stage at which a traced task's worker was lost, and the rows measured before it; removes the trace."""
     path = trace_folder(output) / clip.clip_id
     if not path.exists():

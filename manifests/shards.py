@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.storage import Remote, place
+from manifests.storage import Place, Remote, place
 
 METADATA_KEY = b"human_motion"
 
 
 @contextmanager
-def whole(path: Path | Remote) -> Iterator[Path]:
+def whole(path: Place) -> Iterator[Path]:
     """A temporary local path whose content takes the place of `path` when the block ends well, and is removed when it
     does not. It is on the disk before it has the name, so that no loss of power leaves half a file either."""
     if isinstance(path, Remote):
@@ -40,14 +40,14 @@ def whole(path: Path | Remote) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_table(path: Path | Remote, table: pa.Table) -> None:
+def write_table(path: Place, table: pa.Table) -> None:
     """One Parquet file, whole or not at all."""
     with whole(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
 def write_shards(
-    folder: Path | Remote,
+    folder: Place,
     batches: Iterable[pa.RecordBatch],
     schema: pa.Schema,
     metadata: dict[str, Any],
@@ -90,7 +90,7 @@ def _chunks(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -> 
         yield (pa.Table.from_batches(waiting) if waiting else schema.empty_table()).combine_chunks()
 
 
-def shards(path: str | Path | Remote) -> list[Path | Remote]:
+def shards(path: str | Place) -> list[Place]:
     """The shards at `path`, a local one or a URI: one file, a folder of them, or the output folder of a run (its kept
     clips).
 
@@ -100,19 +100,19 @@ def shards(path: str | Path | Remote) -> list[Path | Remote]:
     if path.is_file():
         return [path]
     for folder in (path / "manifests", path):
-        found: list[Path | Remote] = sorted(folder.glob("*.parquet"), key=str)
+        found: list[Place] = sorted(folder.glob("*.parquet"), key=str)
         if found:
             return found
     what = "no Parquet shards" if path.is_dir() else "no such file or folder"
     raise ValueError(f"{path}: {what}; a run writes its manifest to OUTPUT/manifests/part-00000.parquet")
 
 
-def read_manifest(path: str | Path | Remote, columns: list[str] | None = None) -> pa.Table:
+def read_manifest(path: str | Place, columns: list[str] | None = None) -> pa.Table:
     """All rows of the shards at `path` (see `shards`), with the first shard's metadata."""
     return pa.concat_tables(read_table(shard, columns) for shard in shards(path))
 
 
-def read_table(shard: Path | Remote, columns: list[str] | None = None) -> pa.Table:
+def read_table(shard: Place, columns: list[str] | None = None) -> pa.Table:
     """The rows of one Parquet file."""
     if isinstance(shard, Path):
         return pq.read_table(shard, columns=columns)
@@ -120,7 +120,7 @@ def read_table(shard: Path | Remote, columns: list[str] | None = None) -> pa.Tab
         return pq.read_table(file, columns=columns)
 
 
-def read_schema(shard: Path | Remote) -> pa.Schema:
+def read_schema(shard: Place) -> pa.Schema:
     """The schema of one Parquet file."""
     if isinstance(shard, Path):
         return pq.read_schema(shard)
@@ -128,7 +128,7 @@ def read_schema(shard: Path | Remote) -> pa.Schema:
         return pq.read_schema(file)
 
 
-def metadata(path: str | Path | Remote) -> dict[str, Any]:
+def metadata(path: str | Place) -> dict[str, Any]:
     """The metadata that the run wrote into the shards: roots, frames, engines, thresholds, schema version."""
     first = shards(path)[0]
     found = (read_schema(first).metadata or {}).get(METADATA_KEY)

@@ -19,6 +19,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -168,13 +169,13 @@ class Remote:
         return self.read_bytes().decode(encoding)
 
     def download(self, to: IO[bytes]) -> None:
-        """Write the object into an open file, from its beginning."""
+        """Write the object into an open file, in place of what that holds."""
 
         def copy() -> None:
             to.seek(0)
-            to.truncate()
             with self.filesystem.open(self.path, "rb", block_size=2**23, cache_type="readahead") as source:
                 shutil.copyfileobj(source, to, 2**23)
+            to.truncate()
 
         self._try(copy)
 
@@ -191,6 +192,9 @@ class Remote:
 
     def _try(self, call: Callable[[], T]) -> T:
         return patient(self.uri, call)
+
+
+Place = Path | Remote
 
 
 def patient(name: str, call: Callable[[], T]) -> T:
@@ -212,6 +216,11 @@ def patient(name: str, call: Callable[[], T]) -> T:
     raise AssertionError
 
 
+def is_transient(error: OSError) -> bool:
+    """Whether what `patient` gave up on may pass later."""
+    return not isinstance(error, PERMANENT) and error.errno not in PERMANENT_ERRNO - {errno.ENOSPC, errno.EDQUOT}
+
+
 def _text(error: BaseException) -> str:
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(said).split())[:300]
@@ -226,7 +235,33 @@ def _entry(info: dict[str, Any]) -> Entry:
     return Entry(name, False, size, f"{size}-{mark.strip(chr(34))}")
 
 
-def remove_tree(folder: Path | Remote) -> None:
+def mirror(folder: Remote, pattern: str, into: Path) -> list[Path]:
+    """Copies of the folder's files that fit the pattern, in the order of their names, under `into`. Those that are
+    there already are not fetched again; those that the folder no longer has are removed."""
+    try:
+        entries = [e for e in folder.entries() if not e.is_folder and fnmatch.fnmatchcase(e.name, pattern)]
+    except FileNotFoundError:
+        entries = []
+    into.mkdir(parents=True, exist_ok=True)
+    wanted = {into / f"{e.name}.{re.sub('[^A-Za-z0-9]', '', e.stamp)}": folder / e.name for e in entries}
+    for path in into.iterdir():
+        if path not in wanted:
+            path.unlink()
+
+    def fetch(path: Path, remote: Remote) -> None:
+        part = path.with_name(f"{path.name}.part")
+        with part.open("wb") as file:
+            remote.download(file)
+        part.rename(path)
+
+    with ThreadPoolExecutor(16) as pool:
+        lacking = [(path, remote) for path, remote in wanted.items() if not path.exists()]
+        for done in [pool.submit(fetch, *pair) for pair in lacking]:
+            done.result()
+    return list(wanted)
+
+
+def remove_tree(folder: Place) -> None:
     """Remove a folder and all that is in it; nothing where there is none."""
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from manifests import shards
-from manifests.storage import Remote
+from manifests.storage import Place
 from stages.base import ClipError
 from stages.clip import Clip
 from stages.decode import Decoder
@@ -53,7 +53,7 @@ class Manifest:
     """
 
     rows: list[dict[str, Any]]
-    folder: Path | Remote
+    folder: Place
     roots: Mapping[str, str]
     spec: FrameSpec
     fingerprint: str

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from curation.config import FolderSource
 from curation.sources.files import MISSING, Look, extension, kind_of, look
+from manifests.storage import Remote, is_uri
 from stages.clip import Clip, Kind, escape_path
 
 
@@ -21,6 +22,9 @@ def list_folder(source: FolderSource, ignored: Counter[str]) -> Iterator[Clip]:
     `ignored` counts, per extension, the files that are neither videos nor images. A directory, a special file, a broken
     link, or a link that leads out of the root becomes a clip with a `problem`. Links to directories are not followed.
     """
+    if is_uri(source.root):
+        yield from _walk_remote(source, Remote(source.root), "", ignored)
+        return
     root = os.path.realpath(os.fsencode(source.root))
     yield from _walk(source, root, root, ignored)
 
@@ -46,6 +50,25 @@ def _walk(source: FolderSource, root: bytes, folder: bytes, ignored: Counter[str
             ignored[extension(entry.name) or "(none)"] += 1
         if is_folder:
             yield from _walk(source, root, entry.path, ignored)
+
+
+def _walk_remote(source: FolderSource, folder: Remote, inside: str, ignored: Counter[str]) -> Iterator[Clip]:
+    """The same of a folder at a URI; `inside` is its path below the root, empty or with a slash at its end."""
+    try:
+        entries = folder.entries()
+    except OSError as error:
+        path = escape_path(inside.rstrip("/").encode()) or "."
+        yield Clip(source.name, path, "video", "", problem=f"folder cannot be listed: {error.strerror}")
+        return
+    for entry in entries:
+        path, kind = inside + entry.name, kind_of(entry.name.encode())
+        if kind is not None:
+            problem = f"is a directory, not {'an' if kind == 'image' else 'a'} {kind} file" if entry.is_folder else None
+            yield Clip(source.name, escape_path(path.encode()), kind, entry.stamp, problem=problem)
+        elif not entry.is_folder:
+            ignored[extension(entry.name.encode()) or "(none)"] += 1
+        if entry.is_folder:
+            yield from _walk_remote(source, folder / entry.name, f"{path}/", ignored)
 
 
 def _clip(source: FolderSource, root: bytes, path: bytes, kind: Kind, seen: Look) -> Clip:

@@ -79,7 +79,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "execution.groups.0.gpu: unknown key; did you mean gpus?",
     ),
     ({"stages": {"motion": {"engine": ["dis"]}}}, "stages.motion.engine: unknown engine ['dis']"),
-    ({"output": "s3://bucket/out"}, "output: expected a local path, got s3://bucket/out"),
+    ({"output": "nowhere://bucket/out"}, "output: nowhere://bucket/out: unknown scheme nowhere"),
+    ({"output": "gs://bucket/out"}, "output: gs://bucket/out: Please install gcsfs to access Google Storage"),
+    (
+        {"output": "simplecache::s3://bucket/out"},
+        "output: expected a local path or a URI such as s3://bucket/folder, got simplecache::s3://bucket/out",
+    ),
+    ({"storage": {"cache": "s3://bucket/cache"}}, "storage.cache: expected a local path, got s3://bucket/cache"),
+    ({"storage": {"cache_gib": 0}}, "storage.cache_gib: input should be greater than 0, got 0"),
     ({"output": "~nobody-of-that-name/out"}, "output: no such home directory: ~nobody-of-that-name/out"),
     ({"execution": {"workers": 0}}, "execution.workers: input should be greater than or equal to 1, got 0"),
 ]
