@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from stages.base import Stage
 from stages.frames import FrameSpec
 from stages.shots import STAGE as SHOTS
-from stages.staging import default_folder
+from stages.staging import Cache, default_folder
 from stages.table import STAGES
 
 
@@ -192,6 +192,10 @@ class Storage(Strict):
     def folder(self) -> Path:
         """The folder, on the machine that asks."""
         return Path(self.cache) if self.cache else default_folder()
+
+    def opened(self) -> Cache:
+        """The cache, on the machine that asks."""
+        return Cache(self.folder(), int(self.cache_gib * 2**30))
 
 
 class Chosen(Strict):

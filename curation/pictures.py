@@ -26,6 +26,7 @@ class Pictures:
     def __init__(self, config: Config) -> None:
         self._spec = config.frames
         self._roots = {source.name: source.root for source in config.sources}
+        self._cache = config.storage.opened()
         self._decoder = Decoder(min(config.execution.deadline_s, 20.0))
 
     def __enter__(self) -> Pictures:
@@ -45,8 +46,8 @@ class Pictures:
         spec = self._spec.model_copy(update={"size": size})
         if row["missing_frames"]:
             spec = FrameSpec(size=size, fps=240, count=2)
-        location = clip.location(self._roots[clip.source])
-        return self._decoder.frames(location, clip.kind, spec, header_of(clip, row), clip.span, clip.box)
+        with self._cache.file(clip.location(self._roots[clip.source]), clip.stamp) as path:
+            return self._decoder.frames(path, clip.kind, spec, header_of(clip, row), clip.span, clip.box)
 
 
 def crop_of(row: Mapping[str, Any], frames: Frames) -> list[float]:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from curation.config import Config
@@ -20,6 +19,7 @@ from curation.names import REPORT
 from curation.pictures import Pictures, contact_strip, data_uri, evidence
 from curation.verdicts import Measurements, Outcome
 from manifests.shards import whole
+from manifests.storage import Place
 from stages.base import ClipError, Rule
 
 KEPT_SHOWN = 12  # across the range of M
@@ -40,7 +40,7 @@ class Example:
     value: float | None
 
 
-def write_report(output: Path, config: Config, measurements: Measurements, summary: Mapping[str, Any]) -> None:
+def write_report(output: Place, config: Config, measurements: Measurements, summary: Mapping[str, Any]) -> None:
     """Write the page. summary: as it is written to summary.json."""
     page = render(config, measurements, summary)
     with whole(output / REPORT) as temporary:

@@ -33,7 +33,6 @@ from stages.clip import Clip
 from stages.decode import Decoder, Header
 from stages.frames import Frames
 from stages.header import decode_columns, header_columns
-from stages.staging import Cache
 
 DECODERS = ("header", "decode", "shots")  # stages that the Decoder measures
 
@@ -79,7 +78,7 @@ class Worker:
         self._flow_folder = Path("flows") / engines.get("motion", {}).get("fingerprint", "")
         self._decoder = Decoder(config.execution.deadline_s)
         self._decoding = threading.Lock()
-        self._cache = Cache(config.storage.folder(), int(config.storage.cache_gib * 2**30))
+        self._cache = config.storage.opened()
         self._params = {chosen.stage: chosen.params for chosen in config.stages}
         self._engines: dict[str, Batching] = {}
         for stage, chosen in config.stage_table():
@@ -156,7 +155,7 @@ class Worker:
             columns: dict[str, Any] = {}
             if clip.kind == "video":
                 threshold = params["threshold"] if params["detect"] else None
-                with self._decoding:
+                with self._file(clip) as path, self._decoding:
                     columns = self._decoder.shots(path, clip.span, threshold, clip.folder_fps)
             self._store(task, "shots", columns)
         except ClipError as error:
