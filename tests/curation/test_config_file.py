@@ -159,7 +159,7 @@ def test_a_saved_configuration_is_the_same_one(tmp_path: Path) -> None:
     config = load(write(tmp_path), ("thresholds.max_text_area=0.1", "stages.motion.preset=fast"))
     output = Path(config.output)
     output.mkdir()
-    save_config(output, config, {})
+    save_config(output, config, {stage.name: {} for stage, _ in config.stage_table()})
     assert load_decided(output, []) == config
     changed: Config = load_decided(output, ["thresholds.max_text_area=0.2"])
     assert changed.thresholds["max_text_area"] == 0.2

@@ -228,7 +228,7 @@ def test_resuming_measures_only_what_is_lacking(tmp_path: Path) -> None:
     assert measured("--limit", "1") == dict.fromkeys(GOOD, 1)
     before = shards(tmp_path / "out")
     assert len(before) == 3
-    second = {"header": 2, "decode": 2, "quality": 2, "text": 1, "face": 1, "crop": 1}
+    second = {"header": 2, "decode": 2, "cut": 2, "quality": 2, "text": 1, "face": 1, "crop": 1}
     second |= {"embedding": 1, "motion": 1, "caption": 1}
     assert measured() == second
     assert measured() == {}
