@@ -8,6 +8,7 @@ the same phrase means the same motion near and far.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -73,6 +74,15 @@ def describe(
     else:
         action, camera = "moving" if motion_intensity - (camera_motion or 0.0) >= CAMERA else "holding still", ""
     return f"{article} {shot} video of a person {action}{camera}.", action
+
+
+_DESCRIBED = re.compile(r"An? [\w-]+ (?:video of a person (.+?)(?:, while the camera .+)?|(picture) of a person)\.?")
+
+
+def action_in(caption: str) -> str | None:
+    """The action phrase A in an overall description P of the form that `describe` gives it, else None."""
+    found = _DESCRIBED.fullmatch(caption.strip())
+    return None if found is None else "holding still" if found[2] else found[1]
 
 
 def act(seen: Track, intensity: float, adverbs: bool = True) -> str:

@@ -95,10 +95,12 @@ ASK_AGAIN = " Another answer could not be used: it {reason}. Give the {what} alo
 Dialogue = Generator[str, str, dict[str, str]]
 
 
-def dialogue(scene: str, retries: int) -> Dialogue:
+def dialogue(scene: str, retries: int, caption: str | None = None) -> Dialogue:
     """The questions to ask about one clip: yields a question, is sent the answer, returns the columns `caption` and
-    `action`. Raises ClipError when `retries` further answers to one question are unusable too."""
-    caption = yield from _until_usable(f"{scene} {ASK_CAPTION}", "description", clean_caption, retries)
+    `action`; asks for the action alone where there is a `caption`. Raises ClipError when `retries` further answers to
+    one question are unusable too."""
+    if caption is None:
+        caption = yield from _until_usable(f"{scene} {ASK_CAPTION}", "description", clean_caption, retries)
     question = f"{scene} {ASK_ACTION.format(caption=caption)}"
     action = yield from _until_usable(question, "phrase", clean_action, retries)
     return {"caption": caption, "action": action}

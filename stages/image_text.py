@@ -145,7 +145,10 @@ class ImageText:
         """`caption` and `action` of each sample, or a ClipError where the answers were of no use."""
         grids = [sample.grid() for sample in batch]
         shown = [self._show(sample, grid) for sample, grid in zip(batch, grids, strict=True)]
-        talks = [dialogue(scene(grid, self._params), self._params.retries) for grid in grids]
+        talks = [
+            dialogue(scene(grid, self._params), self._params.retries, sample.columns.get("caption"))
+            for sample, grid in zip(batch, grids, strict=True)
+        ]
         return in_step(talks, lambda questions: self._answer(shown, questions))
 
     def _show(self, sample: Sample, grid: np.ndarray) -> Shown:

@@ -120,7 +120,10 @@ class MiniGPT4:
         grids = [sample.grid() for sample in batch]
         with torch.inference_mode():
             seen = self._see([pictures(grid, self._params)[0] for grid in grids])
-            talks = [dialogue(scene(grid, self._params), self._params.retries) for grid in grids]
+            talks = [
+                dialogue(scene(grid, self._params), self._params.retries, sample.columns.get("caption"))
+                for sample, grid in zip(batch, grids, strict=True)
+            ]
             return in_step(talks, lambda questions: self._answer(seen, questions))
 
     def _see(self, images: Sequence[np.ndarray]) -> torch.Tensor:

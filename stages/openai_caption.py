@@ -134,7 +134,7 @@ class OpenAICaption:
             {"type": "image_url", "image_url": {"url": self.data_url(picture)}}
             for picture in pictures(grid, self._params)
         ]
-        talk = dialogue(scene(grid, self._params), self._params.retries)
+        talk = dialogue(scene(grid, self._params), self._params.retries, sample.columns.get("caption"))
         state = advance(talk, None)
         try:
             while isinstance(state, str):

@@ -1,12 +1,11 @@
 """What training need not compute again, on disk: frames at training size, the VAE's posteriors, text embeddings.
 
-    CACHE/frames/<2 hex>/<key>.npy                   decoded frames, for any model
-    CACHE/latents/<fingerprint>/<2 hex>/<key>.npy    mean and deviation of a clip's latents;
-                                                     plain and mirrored are two
-    CACHE/text/<fingerprint>/<2 hex>/<key>.npy       embedding of one text
+    CACHE/frames/<2 hex>/<clip_id>-<key>.npy                   decoded frames, for any model
+    CACHE/latents/<fingerprint>/<2 hex>/<clip_id>-<key>.npy    mean and deviation of the latents; plain, mirrored
+    CACHE/text/<fingerprint>/<2 hex>/<key>.npy                 embedding of one text
 
 A fingerprint is the hash of the frozen model's weights and of how it is run; so what another model made is never read.
-Training with the cache gives the same bits as without: what is kept is what would be computed, in float32, and frozen
+What is kept is, bit for bit, what would be computed: float32, and frozen
 models see one clip or text at a time, whatever the batch. Videos under a random zoom are not kept, no two being alike.
 """
 
@@ -33,9 +32,11 @@ class Cache:
     latents: str | None = None
     text: str | None = None
 
-    def path(self, kind: str, *key: Any) -> Path:
-        """The file of what `key`, anything that JSON can write, says; kind: its folder."""
-        name = hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
+    def path(self, kind: str, *key: Any, clip_id: str = "") -> Path:
+        """The file of what `key`, anything that JSON can write, says; kind: its folder. What is of a clip has its id
+        in front, so that it can be found again when the clip is to be forgotten."""
+        digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
+        name = f"{clip_id}-{digest}" if clip_id else digest
         return self.folder / kind / name[:2] / f"{name}.npy"
 
 

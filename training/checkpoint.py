@@ -47,8 +47,12 @@ class Checkpoint:
                 if name == "optimizer.pt":
                     continue
                 raise DamagedCheckpoint(f"{path}: is missing")
-            if _digest(path) != expected:
+            if digest(path) != expected:
                 raise DamagedCheckpoint(f"{path}: is damaged, its hash is not the one in {SUMS}")
+
+    def digest(self) -> str:
+        """Hash of all that was written."""
+        return digest(self.folder / SUMS)
 
     def config(self) -> dict[str, Any]:
         """What was written as `config`."""
@@ -102,7 +106,7 @@ def save(
         for name, text in texts.items():
             (temporary / name).write_text(text)
         files = sorted(path.name for path in temporary.iterdir())
-        (temporary / SUMS).write_text("".join(f"{_digest(temporary / name)}  {name}\n" for name in files))
+        (temporary / SUMS).write_text("".join(f"{digest(temporary / name)}  {name}\n" for name in files))
         for path in temporary.iterdir():
             _sync(path)
         if place.exists():  # damaged, or from a run that was killed after this very step
@@ -133,7 +137,8 @@ def _all(folder: Path) -> list[Checkpoint]:
     return [Checkpoint(path) for path in sorted(folder.glob("step-*"))]
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

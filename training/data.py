@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyarrow import parquet
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -60,13 +60,15 @@ class Manifest:
 
     @classmethod
     def read(cls, path: str | Path, split: str, roots: Mapping[str, str] | None = None) -> Manifest:
-        """Open a shard, a folder of shards or a run's output folder. `roots` replace those of the metadata.
+        """Open a shard, a folder of shards or a run's output folder, at a path or URI.
+
+        `roots` replace those of the metadata.
 
         Raises ValueError with one line when there is nothing to train on.
         """
         files = shards.shards(path)
         metadata = shards.metadata(path)
-        present = [name for name in parquet.read_schema(files[0]).names if name in COLUMNS]
+        present = [name for name in shards.read_schema(files[0]).names if name in COLUMNS]
         rows = [row for row in shards.read_manifest(path, present).to_pylist() if row["split"] == split]
         digest = hashlib.sha256()
         for file in files:
@@ -149,14 +151,14 @@ class ClipDataset(Dataset[Sample]):
         """A mirrored video has a posterior of its own: a VAE is not symmetric."""
         if self.cache is None or self.cache.latents is None:
             return Entry()
-        path = self.cache.path(f"latents/{self.cache.latents}", *self._key(row), flip)
+        path = self.cache.path(f"latents/{self.cache.latents}", *self._key(row), flip, clip_id=row["clip_id"])
         kept = read(path)
         return Entry(path, None if kept is None else torch.from_numpy(kept))
 
     def _key(self, row: Mapping[str, Any]) -> list[Any]:
         """What the frames of a row depend on. M stands for the file's content: a file that changed is measured anew."""
         spec = self.manifest.spec.model_dump(mode="json")
-        return [row["clip_id"], self.config.size, spec, row["start_s"], row["crop"], row["motion_intensity"]]
+        return [self.config.size, spec, row["start_s"], row["crop"], row["motion_intensity"]]
 
     def frames(self, row: Mapping[str, Any]) -> np.ndarray:
         """Frames at training size, uint8 (2 N - 1, S, S, 3): the grid at even places, halfway frames at odd ones.
@@ -165,7 +167,7 @@ class ClipDataset(Dataset[Sample]):
         """
         if self.cache is None:
             return resized(self._decode(row), self.config.size)
-        path = self.cache.path("frames", *self._key(row))
+        path = self.cache.path("frames", *self._key(row), clip_id=row["clip_id"])
         frames = read(path)
         if frames is None:
             frames = resized(self._decode(row), self.config.size)
@@ -203,7 +205,7 @@ class ClipDataset(Dataset[Sample]):
         if row["flow_path"] is None:
             return np.zeros(shape, np.uint8)
         try:
-            with np.load(self.manifest.folder / row["flow_path"]) as stored:
+            with np.load(io.BytesIO((self.manifest.folder / row["flow_path"]).read_bytes())) as stored:
                 magnitude = stored["magnitude"]
         except (OSError, ValueError, KeyError) as error:
             raise ClipError(f"flow {row['flow_path']} cannot be read: {error}") from error

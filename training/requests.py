@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 class Request(BaseModel):
     """One video: I, P, A, M, a seed, and how to sample. None: as the checkpoint's config says.
 
+    An action that is None is taken from the prompt.
+
     lambda_ scales the identity branch (Eq. 3), alpha the intensity branch (Eq. 8).
     """
 
@@ -19,7 +21,7 @@ class Request(BaseModel):
 
     image: Path
     prompt: str = ""
-    action: str = ""
+    action: str | None = None
     intensity: float = Field(10.0, ge=0, le=20)
     seed: int = Field(0, ge=0)
     negative_prompt: str = ""
@@ -28,9 +30,9 @@ class Request(BaseModel):
     lambda_: float | None = Field(None, ge=0, alias="lambda")
     alpha: float | None = Field(None, ge=0)
 
-    def name(self) -> str:
-        """A file name: picture, M, seed, and a hash of the whole request."""
-        digest = hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()[:8]
+    def name(self, by: str = "") -> str:
+        """A file name: picture, M, seed, and a hash of the whole request and of what it is made `by`."""
+        digest = hashlib.sha256((self.model_dump_json(by_alias=True) + by).encode()).hexdigest()[:8]
         return f"{self.image.stem}-M{self.intensity:g}-s{self.seed}-{digest}"
 
 

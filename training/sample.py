@@ -7,7 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from training.requests import Request, read_batch, request
+
+ENGINES = ("kinematic", "minigpt4", "image_text", "openai")  # of stages.caption, which takes long to import
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,7 +21,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--image", type=Path, help="picture with exactly one face")
     p.add_argument("--prompt", default="", help="overall description P")
-    p.add_argument("--action", help="action phrase A; without it an empty one")
+    p.add_argument("--action", help="action phrase A; without it, it is taken from P")
+    p.add_argument("--captioner", choices=ENGINES, default="kinematic", help="caption engine that takes A from P")
+    p.add_argument("--captioner-set", action="append", default=[], metavar="KEY=VALUE", help="its parameters")
     p.add_argument("--intensity", type=float, nargs="+", default=[10.0], help="motion intensity M, 0 to 20; several")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--negative-prompt", default="")
@@ -36,15 +42,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         wanted = requests(args)
+        from training.captioner import Captioner
         from training.sampler import Sampler
 
-        sampler = Sampler(args.checkpoint, args.device, args.detector)
+        captioner = Captioner.of(args.captioner, args.captioner_set, args.device)
+        sampler = Sampler(args.checkpoint, args.device, args.detector, captioner)
     except (ValueError, ModuleNotFoundError) as error:
         return _refuse(error)
     failed = False
-    for one in wanted:
+    for one in tqdm(wanted, desc="sample", disable=len(wanted) < 2):
         try:
-            print(sampler.write(one, args.out))
+            tqdm.write(str(sampler.write(one, args.out)), file=sys.stdout)
         except ValueError as error:
             _refuse(error)
             failed = True
@@ -63,9 +71,7 @@ def requests(args: argparse.Namespace) -> list[Request]:
         raise ValueError("give --image, or --batch with a JSONL file")
     if args.batch is not None:
         return read_batch(args.batch)
-    if args.action is None:
-        print("training.sample: no --action: sampling with an empty one", file=sys.stderr)
-    same = {"image": args.image, "prompt": args.prompt, "action": args.action or "", "seed": args.seed}
+    same = {"image": args.image, "prompt": args.prompt, "action": args.action, "seed": args.seed}
     same |= {"negative_prompt": args.negative_prompt, "guidance": args.guidance, "steps": args.steps}
     same |= {"lambda": args.lambda_, "alpha": args.alpha}
     return [request("command line", intensity=m, **same) for m in args.intensity]

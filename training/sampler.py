@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from flows.dis import PRESETS, dis_flow
 from flows.intensity import magnitude, motion_intensity
@@ -21,6 +23,8 @@ from stages.decode import Decoder
 from stages.detection import Detection
 from stages.face import Dlib, DlibParams
 from stages.frames import FrameSpec
+from training.captioner import Captioner
+from training.checkpoint import digest
 from training.components import SCRATCH
 from training.data import as_tensor, face_warp, resized
 from training.faces import cut_out
@@ -30,36 +34,42 @@ from training.requests import Request
 
 
 class Sampler:
-    """A loaded checkpoint and a face detector."""
+    """A loaded checkpoint, a face detector, and the engine that is asked for missing actions."""
 
-    def __init__(self, path: Path, device: str, detector: str | None) -> None:
+    def __init__(self, path: Path, device: str, detector: str | None, captioner: Captioner | None = None) -> None:
         """Raises ValueError when the checkpoint cannot be used or model files are missing."""
         framework, self.checkpoint = load_framework(path, device)
         self.pipeline = MotionCharacterPipeline.of(framework)
         self.config = framework.config
         self.spec = FrameSpec(**self.checkpoint.config()["frames"])
+        self._faces: dict[Path, tuple[np.ndarray, Detection]] = {}
         self._references: dict[Path, tuple[Tensor, Tensor, Tensor]] = {}
-        self.detector = face_detector(detector or ("dlib" if self.config.base == SCRATCH else "insightface"), device)
+        self.detector_name = detector or ("dlib" if self.config.base == SCRATCH else "insightface")
+        self.detector = face_detector(self.detector_name, device)
+        self.captioner = captioner or Captioner.of("kinematic", [], device)
 
     def write(self, request: Request, out: Path) -> Path:
         """Make the video and write mp4, GIF, PNG strip and JSON; returns the JSON. A finished one is not made again.
 
         Raises ValueError when the image cannot be read or does not show exactly one face.
         """
-        record = out / f"{request.name()}.json"
+        name = request.name(by=f"{self.checkpoint.digest()} {self.detector_name} {self.captioner.name}")
+        record = out / f"{name}.json"
         if record.exists():
             return record
         used = self.settings(request)
-        frames = as_frames(self.make(request))
+        frames = as_frames(self.make(request.model_copy(update={"action": used["action"]})))
         fps = self.fps()
-        write_mp4(out / f"{request.name()}.mp4", frames, fps)
-        write_pictures(out / request.name(), frames, float(fps))
+        write_mp4(out / f"{name}.mp4", frames, fps)
+        write_pictures(out / name, frames, float(fps))
         about = {
             "request": request.model_dump(mode="json", by_alias=True),
+            "image_sha256": digest(request.image),
             "used": used,
             "measured_intensity": motion_intensity(magnitude(video_flow(frames, self.spec.size))),
             "fps": float(fps),
             "checkpoint": str(self.checkpoint.folder.resolve()),
+            "checkpoint_sha256": self.checkpoint.digest(),
             "trained": self.checkpoint.config(),
             "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
         }
@@ -67,15 +77,27 @@ class Sampler:
             temporary.write_text(json.dumps(about, indent=1, sort_keys=True))
         return record
 
-    def settings(self, request: Request) -> dict[str, float]:
-        """How the request is sampled: its own settings, else the config's."""
+    def settings(self, request: Request) -> dict[str, Any]:
+        """How the request is sampled: its own settings, else the config's; its action, else the captioner's."""
         config = self.config
         return {
+            "action": self.action(request) if request.action is None else request.action,
+            "detector": self.detector_name,
+            "captioner": self.captioner.name if request.action is None else None,
             "guidance": request.guidance or config.guidance,
             "steps": request.steps or config.sample_steps,
             "lambda": config.lambda_ if request.lambda_ is None else request.lambda_,
             "alpha": config.alpha if request.alpha is None else request.alpha,
         }
+
+    def action(self, request: Request) -> str:
+        """A taken from P, "" where there is none in it; says which. Raises ValueError as `write` does."""
+        frame, face = self.face(request.image)
+        action = self.captioner.action(request.prompt, squared(frame, face)[0], request.image)
+        engine = self.captioner.name.split()[0]
+        what = f"action {action!r} taken from" if action else "no action, so an empty one: there is none in"
+        tqdm.write(f"{request.image}: {what} the prompt {request.prompt!r} ({engine})", file=sys.stderr)
+        return action
 
     def make(self, request: Request) -> Tensor:
         """The video (N, 3, S, S), 0..1. Raises ValueError as `write` does."""
@@ -87,7 +109,7 @@ class Sampler:
             reference,
             warp,
             request.prompt,
-            request.action,
+            used["action"],
             request.intensity,
             frames=self.spec.count,
             seed=request.seed,
@@ -108,12 +130,18 @@ class Sampler:
         Raises ValueError when the image cannot be read or does not show exactly one face.
         """
         if image not in self._references:
+            self._references[image] = prepared(*self.face(image), self.config.size)
+        return self._references[image]
+
+    def face(self, image: Path) -> tuple[np.ndarray, Detection]:
+        """The picture, uint8 RGB (h, w, 3), and the one face on it. Raises ValueError as `reference` does."""
+        if image not in self._faces:
             frame = read_picture(image)
             found = self.detector.detect(frame)
             if len(found) != 1:
                 raise ValueError(f"{image}: {len(found) or 'no'} faces found, exactly one is needed")
-            self._references[image] = prepared(frame, found[0], self.config.size)
-        return self._references[image]
+            self._faces[image] = frame, found[0]
+        return self._faces[image]
 
 
 def face_detector(name: str, device: str) -> Any:
@@ -141,20 +169,25 @@ def read_picture(path: Path) -> np.ndarray:
             raise ValueError(f"{path}: {error}") from error
 
 
-def prepared(frame: np.ndarray, face: Detection, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs for a face on uint8 RGB (h, w, 3), through the square crop that holds it, at `size`."""
+def squared(frame: np.ndarray, face: Detection) -> tuple[np.ndarray, int, int]:
+    """The square crop of uint8 RGB (h, w, 3) that holds the face, (s, s, 3), and its place x, y."""
     height, width = frame.shape[:2]
     side = min(height, width)
     x0, y0, x1, y1 = face.box
     x, y = place(width, side, x0, x1), place(height, side, y0, y1)
-    scale = size / side
-    square = resized(np.ascontiguousarray(frame[None, y : y + side, x : x + side]), size)
+    return np.ascontiguousarray(frame[y : y + side, x : x + side]), x, y
+
+
+def prepared(frame: np.ndarray, face: Detection, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs for a face on uint8 RGB (h, w, 3), through the square crop that holds it, at `size`."""
+    cut, x, y = squared(frame, face)
+    scale = size / len(cut)
+    square = resized(cut[None], size)
     box = (np.array(face.box) - [x, y, x, y]) * scale
     landmarks = None
     if face.landmarks is not None:
         landmarks = ((np.array(face.landmarks).reshape(5, 2) - [x, y]) * scale)[None]
-    cut = cut_out(square[0], box, size)
-    return as_tensor(cut[None])[0], as_tensor(square)[0], face_warp(box[None], landmarks)[0]
+    return as_tensor(cut_out(square[0], box, size)[None])[0], as_tensor(square)[0], face_warp(box[None], landmarks)[0]
 
 
 def as_frames(video: Tensor) -> np.ndarray:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+from training import framework as framework_module  # noqa: E402
 from training.arcface import small_arcface  # noqa: E402
 from training.batch import collate  # noqa: E402
+from training.cache import Cache  # noqa: E402
 from training.components import (  # noqa: E402
     PixelVAE,
     build,
@@ -132,6 +138,69 @@ def test_published_layouts_load_and_train(published: FitConfig, run_folder: Path
     losses.total.backward()
     assert losses.active == 1.0
     assert all(p.grad is not None for p in framework.trainable().values())
+
+
+def test_the_cache_gives_the_same_bits_and_spares_vae_and_text_encoder(
+    published: FitConfig, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    framework = Framework(build(published, small_arcface(), 4, None), published)
+    manifest = Manifest.read(run_folder, "train")
+    draws = [Draw(row, number) for number, row in enumerate((0, 1, 0, 1, 0, 1, 0, 1))]
+
+    @torch.no_grad()
+    def inputs(cache: Cache | None) -> tuple[list[Tensor], list[bool]]:
+        dataset = ClipDataset(manifest, published, cache)
+        found, known = [], []
+        for i in range(0, len(draws), 2):
+            batch = collate([dataset[draw] for draw in draws[i : i + 2]])
+            known += [entry.posterior is not None for entry in batch.entry]
+            noise = framework.noise(batch, torch.Generator().manual_seed(i))
+            found += [batch.video, framework.z0(batch, noise.eta), framework.encode_text(batch.caption)]
+        return found, known
+
+    without, _ = inputs(None)
+    filling, known = inputs(framework.use(Cache(tmp_path)))
+    assert not any(known[:2])
+    assert any(known[2:])
+    latents = list(tmp_path.glob("latents/*/*/*.npy"))
+    assert len(latents) == 4  # two clips, plain and mirrored
+    assert {path.name[:32] for path in latents} == {row["clip_id"] for row in manifest.rows[:2]}
+
+    def unexpected(*_: Any) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(framework_module, "posterior_of", unexpected)
+    monkeypatch.setattr(Framework, "_embed", unexpected)
+    cached, known = inputs(framework.use(Cache(tmp_path)))
+    assert all(known)
+    for a, b, c in zip(without, filling, cached, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+
+
+def test_what_another_vae_made_is_not_read(published: FitConfig, tmp_path: Path) -> None:
+    framework = Framework(build(published, small_arcface(), 4, None), published)
+    before = framework.use(Cache(tmp_path))
+    next(framework.vae.parameters()).data.add_(1e-3)
+    after = framework.use(Cache(tmp_path))
+    assert before.latents != after.latents
+    assert before.text == after.text
+
+
+def test_z0_is_drawn_from_the_posterior_by_the_steps_own_noise(published: FitConfig, run_folder: Path) -> None:
+    framework = Framework(build(published, small_arcface(), 4, None), published)
+    dataset = ClipDataset(Manifest.read(run_folder, "train"), published)
+    batch = collate([dataset[Draw(0, 0)], dataset[Draw(1, 1)]])
+    noise = framework.noise(batch, torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    z0 = framework.z0(batch, noise.eta)
+    torch.manual_seed(2)
+    assert torch.equal(framework.z0(batch, noise.eta), z0)  # no global random state takes part: a resumed run equals
+    with torch.no_grad():
+        q = framework.vae.encode(batch.video[1]).latent_dist
+    wanted = (q.mean + q.std * noise.eta[1].transpose(0, 1)) * framework.vae.config.scaling_factor
+    torch.testing.assert_close(z0[1].transpose(0, 1), wanted)
+    assert (framework.z0(batch, torch.zeros_like(noise.eta)) - z0).abs().max() > 0
 
 
 def test_an_ip_adapter_gives_k_and_v_their_start(published: FitConfig) -> None:

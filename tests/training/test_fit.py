@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.training.conftest import arguments
 
@@ -24,6 +26,7 @@ from training.checkpoint import Checkpoint  # noqa: E402
 from training.config import FitConfig, fit_config  # noqa: E402
 from training.data import DataError  # noqa: E402
 from training.fit import main  # noqa: E402
+from training.framework import Losses  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +49,27 @@ def test_a_run_leaves_checkpoints_losses_gaps_and_pictures(trained: Path) -> Non
     assert set(report["gaps"]) == {"identity", "text", "action", "motion"}
     events = EventAccumulator(str(trained / "tensorboard")).Reload()
     tags = events.Tags()
-    assert {"loss/total", "loss/l_r", "loss/l_id", "loss/active", "gap/motion", "data/unreadable"} <= set(
-        tags["scalars"]
-    )
+    assert {"loss/total", "loss/l_r", "loss/active", "gap/motion", "data/unreadable"} <= set(tags["scalars"])
     assert [event.step for event in events.Scalars("loss/total")] == [1, 2, 3, 4, 5, 6]
-    assert tags["images"] == ["samples"]
+    [shown] = events.Images("samples")
+    video = Image.open(io.BytesIO(shown.encoded_image_string))
+    assert (video.format, video.n_frames, video.info["duration"]) == ("GIF", 4, 250)
+    assert video.size == (shown.width, shown.height) == (32, 32)  # two samples side by side, above what was made
+
+
+def test_losses_are_means_and_l_id_counts_where_it_was_computed() -> None:
+    from accelerate import Accelerator
+
+    running, accelerator = tally.Running(), Accelerator(cpu=True)
+    for total, l_r, l_id, active in ((1.0, 0.5, 0.8, 0.5), (2.0, 1.5, 0.0, 0.0), (6.0, 4.0, 0.2, 1.0)):
+        running.add(Losses(*map(torch.tensor, (total, l_r, l_id, active))))
+    assert running.finite()
+    means = running.means(accelerator)
+    assert means == pytest.approx({"total": 3.0, "l_r": 2.0, "active": 0.5, "l_id": (0.4 + 0.2) / 1.5})
+    running.add(Losses(*map(torch.tensor, (float("nan"), 1.0, 0.0, 0.0))))
+    assert not running.finite()
+    running.add(Losses(*map(torch.tensor, (1.0, 1.0, 0.0, 0.0))))
+    assert not running.finite()  # a later pass does not hide it
 
 
 def same_weights(a: Path, b: Path) -> bool:

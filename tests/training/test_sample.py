@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +51,9 @@ def test_a_call_writes_video_gif_strip_and_record(
     about = json.loads(records[1].read_text())
     assert about["request"]["intensity"] == 20
     assert about["request"]["action"] == "moves left"
-    assert about["used"] == {"guidance": 2.0, "steps": 2, "lambda": 1.0, "alpha": 1.0}
+    how = {"action": "moves left", "detector": "dlib", "captioner": None}
+    assert about["used"] == {**how, "guidance": 2.0, "steps": 2, "lambda": 1.0, "alpha": 1.0}
+    assert about["image_sha256"] == hashlib.sha256(portrait.read_bytes()).hexdigest()
     assert about["measured_intensity"] >= 0
     assert about["trained"]["step"] == 6
     with av.open(str(records[1].with_suffix(".mp4"))) as container:
@@ -60,13 +65,90 @@ def test_a_call_writes_video_gif_strip_and_record(
     made = records[1].stat().st_mtime_ns
     assert call(trained, tmp_path, *more, "--intensity", "20") == 0
     assert records[1].stat().st_mtime_ns == made  # not made again
+    # The record is a line of a batch, and makes the same video anew.
+    (tmp_path / "again.jsonl").write_text(json.dumps(about["request"]))
+    assert (
+        main(
+            [
+                "--checkpoint",
+                about["checkpoint"],
+                "--out",
+                str(tmp_path / "2"),
+                "--batch",
+                str(tmp_path / "again.jsonl"),
+            ]
+        )
+        == 0
+    )
+    again = tmp_path / "2" / records[1].name
+    assert again.with_suffix(".mp4").read_bytes() == records[1].with_suffix(".mp4").read_bytes()
+    # Another checkpoint's video does not pass for it.
+    assert call(trained / "checkpoints" / "step-00000004", tmp_path, *more, "--intensity", "20") == 0
+    assert len(list(tmp_path.glob("*-M20-*.mp4"))) == 2
 
 
-def test_without_an_action_it_says_so(
+def test_an_action_that_is_missing_is_taken_from_the_prompt_or_empty_and_it_is_said(
     trained: Path, portrait: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(trained, tmp_path, "--image", str(portrait)) == 0
-    assert "no --action: sampling with an empty one" in capsys.readouterr().err
+    lines = [
+        {"image": str(portrait), "prompt": "A close-up video of a person nodding, while the camera zooms in."},
+        {"image": str(portrait), "prompt": "a woman"},
+        {"image": str(portrait), "prompt": "a woman", "action": "", "seed": 1},
+    ]
+    (tmp_path / "batch.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert call(trained, tmp_path, "--batch", str(tmp_path / "batch.jsonl")) == 0
+    out, said = capsys.readouterr()
+    used = [json.loads(Path(line).read_text())["used"] for line in out.split()]
+    assert [(u["action"], u["captioner"]) for u in used] == [("nodding", "kinematic"), ("", "kinematic"), ("", None)]
+    assert f"{portrait}: action 'nodding' taken from the prompt 'A close-up video of a person nodding" in said
+    assert f"{portrait}: no action, so an empty one: there is none in the prompt 'a woman' (kinematic)" in said
+    assert said.count("an empty one") == 1
+
+
+def test_a_captioner_that_is_set_wrongly_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--image", "a.png", "--captioner", "openai"]
+    assert main(["--checkpoint", str(tmp_path), "--out", str(tmp_path), *more]) == 2
+    assert "training.sample: --captioner-set base_url: Field required (openai)" in capsys.readouterr().err
+    assert main(["--checkpoint", str(tmp_path), "--out", str(tmp_path), *more, "--captioner-set", "model"]) == 2
+    assert "training.sample: --captioner-set model: expected key=value" in capsys.readouterr().err
+
+
+def test_a_caption_server_is_asked_for_the_action_alone(portrait: Path) -> None:
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    from training.captioner import Captioner
+
+    asked: list[list[dict[str, Any]]] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append(body["messages"][-1]["content"])
+            answer = json.dumps(
+                {"choices": [{"message": {"content": "Waving a hand."}, "finish_reason": "stop"}]}
+            ).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: Any) -> None:
+            """Keeps quiet."""
+
+    server = HTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        settings = [f"base_url=http://127.0.0.1:{server.server_port}/v1", "model=some"]
+        captioner = Captioner.of("openai", settings, "cpu")
+        action = captioner.action("a woman who greets", np.zeros((64, 64, 3), np.uint8), portrait)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert action == "waving a hand"
+    [content] = asked
+    assert [part["type"] for part in content] == ["image_url", "text"]
+    assert 'It was described like this: "a woman who greets"' in content[1]["text"]
 
 
 def test_no_face_and_several_faces_are_refused(
