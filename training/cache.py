@@ -5,8 +5,8 @@
     CACHE/text/<fingerprint>/<2 hex>/<key>.npy                 embedding of one text
 
 A fingerprint is the hash of the frozen model's weights and of how it is run; so what another model made is never read.
-What is kept is, bit for bit, what would be computed: float32, and frozen
-models see one clip or text at a time, whatever the batch. Videos under a random zoom are not kept, no two being alike.
+What is kept is, bit for bit, what would be computed: it is float32, and frozen models see one clip or text at a time,
+whatever the batch. Videos under a random zoom are not kept, no two being alike.
 """
 
 from __future__ import annotations
