@@ -32,7 +32,7 @@ def read_grid(
     `per_step` = 2 adds the frames halfway between. `spec`: the `frames` of the manifest's metadata. Raises ClipError.
     """
     kind = row["kind"]
-    header = decoder.header(location, kind)
+    header = decoder.header(location, kind, row.get("folder_fps"))
     span = None
     count = per_step * (spec.count - 1) + 1
     if kind == "video":

@@ -276,12 +276,13 @@ def posterior_of(vae: AutoencoderKL | PixelVAE, video: Tensor) -> Tensor:
     """q(z | video) of one clip: (N, 3, H, W), -1..1 -> its mean and deviation, float32 (N, 2 C, h, w), not scaled.
 
     One clip at a time: results of a larger batch differ in their last bits, and the cache could not stand for them.
+    Contiguous, as what is read from the cache is: the UNet's kernels choose by strides, and differ in their last bits.
     """
     if isinstance(vae, PixelVAE):
         mean = vae.encode(video)
         return torch.cat([mean, torch.zeros_like(mean)], 1)
     distribution = vae.encode(video.to(vae.dtype)).latent_dist
-    return torch.cat([distribution.mean, distribution.std], 1).float()
+    return torch.cat([distribution.mean, distribution.std], 1).float().contiguous()
 
 
 def latents_of(vae: AutoencoderKL | PixelVAE, posterior: Tensor, eta: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ from torch.utils.data import Dataset
 from manifests import shards
 from manifests.storage import Place
 from stages.base import ClipError
-from stages.clip import Clip
 from stages.decode import Decoder
 from stages.frames import FrameSpec
+from stages.recut import location_of, read_grid
 from training.align import box_to_template, to_template
 from training.batch import Entry, Sample
 from training.cache import Cache, keep, read
@@ -178,22 +178,8 @@ class ClipDataset(Dataset[Sample]):
         if row["source"] not in self.manifest.roots:
             raise ClipError(f"no root is known for source {row['source']}")
         self._decoder = self._decoder or Decoder(deadline_s=60.0)
-        kind = row["kind"]
-        location = Clip(row["source"], row["path"], kind, "").location(self.manifest.roots[row["source"]])
-        header = self._decoder.header(location, kind, row.get("folder_fps"))
-        spec, span = self.manifest.spec, None
-        if kind == "video":
-            assert header.fps is not None
-            step = spec.step_s(header.fps)
-            # One frame more than the grid's length, so that rounding leaves no grid frame outside.
-            span = (row["start_s"], row["start_s"] + row["duration_s"] + 1 / header.fps)
-            spec = FrameSpec(fps=2 / step, stride=None, count=2 * spec.count - 1, size=spec.size, window="first")
-        else:
-            spec = spec.model_copy(update={"count": 2 * spec.count - 1})
-        box, crop = row.get("source_box"), row["crop"]
-        if box is None and abs((crop[2] - crop[0]) - min(header.width, header.height)) > 1:
-            raise ClipError("its crop lies in a part of the picture that the manifest does not name (source_box)")
-        return self._decoder.frames(location, kind, spec, header, span, box and tuple(box)).through(crop)
+        location = location_of(row, self.manifest.roots[row["source"]])
+        return read_grid(self._decoder, row, location, self.manifest.spec, per_step=2)
 
     def flow(self, row: Mapping[str, Any]) -> np.ndarray:
         """Stored foreground flow, uint8 (N - 1, h, h); zeros where there is none. Raises ClipError if unreadable.

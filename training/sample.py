@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _refuse(error: Exception) -> int:
     hint = ": install human-motion[train]" if isinstance(error, ModuleNotFoundError) else ""
-    print(f"training.sample: {error}{hint}", file=sys.stderr)
+    tqdm.write(f"training.sample: {error}{hint}", file=sys.stderr)  # above the bar, where there is one
     return 2
 
 
