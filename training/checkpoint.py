@@ -91,17 +91,19 @@ def save(
 
     tensors: {"weights": ..., "ema": ..., "arcface": ...}, a safetensors file each. texts: further files. Everything is
     written beside its place and renamed at the end: a full disk or a kill loses nothing that was there before.
+
+    Raises OSError in one line when it cannot be written.
     """
     import torch
-    from safetensors.torch import save_file
 
     place = folder / f"step-{step:08d}"
     temporary = folder / f".{place.name}.{uuid.uuid4().hex}.tmp"
     temporary.mkdir(parents=True)
     try:
         for name, state in tensors.items():
-            save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary / f"{name}.safetensors")
-        torch.save(optimizer, temporary / "optimizer.pt")
+            write_tensors(temporary / f"{name}.safetensors", state)
+        with (temporary / "optimizer.pt").open("wb") as file:
+            torch.save(optimizer, file)
         (temporary / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
         for name, text in texts.items():
             (temporary / name).write_text(text)
@@ -113,11 +115,27 @@ def save(
             shutil.rmtree(place)
         temporary.rename(place)
         _sync(folder)
+    except (OSError, RuntimeError) as error:  # torch.save turns the system's error into one of its own
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(f"{place}: cannot be written: {cause}; what was written before is whole") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     for old in _all(folder)[:-keep]:
         shutil.rmtree(old.folder)
     return Checkpoint(place)
+
+
+def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
+    """A safetensors file. Raises OSError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from training.config import PRESETS, FitConfig, fit_config
 
 if TYPE_CHECKING:
+    from manifests.storage import Remote
     from training.data import Manifest
 
 
@@ -22,7 +23,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--output", type=Path, required=True, help="checkpoints, previews and TensorBoard logs")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a setting")
     p.add_argument("--root", action="append", default=[], metavar="SOURCE=FOLDER", help="where a source lies now")
-    p.add_argument("--cache", type=Path, help="folder for decoded frames at training size")
+    p.add_argument(
+        "--cache", nargs="?", const="", metavar="FOLDER",
+        help="keep decoded frames, latents and text embeddings there; without FOLDER, in cache/ of the run's output",
+    )  # fmt: skip
     p.add_argument("--dry-run", action="store_true", help="print plan, parameters, memory and missing weights")
     return p
 
@@ -38,19 +42,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         from manifests.shards import shards
 
-        shards(args.manifests)  # before anything heavy is imported
+        first = shards(args.manifests)[0]  # before anything heavy is imported
+        cache = cache_folder(args.cache, first)
         from training.data import DataError
         from training.loop import fit
     except (ValueError, ModuleNotFoundError) as error:
         return _refuse(error)
     try:
-        fit(args.manifests, args.output, config, roots, args.cache)
+        fit(args.manifests, args.output, config, roots, cache)
     except ValueError as error:
         return _refuse(error)
     except (DataError, OSError) as error:
-        print(f"training.fit: {error}", file=sys.stderr)
+        # One from a worker of the data loader carries its traceback, and ends with its own line.
+        print(f"training.fit: {str(error).splitlines()[-1]}", file=sys.stderr)
         return 1
     return 0
+
+
+def cache_folder(given: str | None, shard: Path | Remote) -> Path | None:
+    """Where the cache is: as given; where that is empty, beside the manifests that `shard` is one of. None for none.
+
+    Raises ValueError when those lie at a URI: what is cached is for this machine.
+    """
+    if given is None:
+        return None
+    if given:
+        return Path(given)
+    folder = shard.parent.parent
+    if not isinstance(folder, Path):
+        raise ValueError(f"--cache: {folder} is a URI; give a local folder, --cache FOLDER")
+    return folder / "cache"
 
 
 def _refuse(error: Exception) -> int:

@@ -16,6 +16,7 @@ from manifests.shards import whole
 from training.arcface import ArcFace, small_arcface, train_small
 from training.batch import Batch, collate
 from training.cache import Cache
+from training.checkpoint import write_tensors
 from training.components import SCRATCH, build, load_arcface, small_tokenizer
 from training.config import FitConfig
 from training.data import ClipDataset, Manifest
@@ -44,7 +45,7 @@ def prepare(
 
 def trained_arcface(manifest: Manifest, path: Path, config: FitConfig, cache: Cache | None) -> ArcFace:
     """The small ArcFace of this run: from `path`, or trained now on the manifest's identities and written there."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     if path.exists():
         arcface = small_arcface()
@@ -64,7 +65,7 @@ def trained_arcface(manifest: Manifest, path: Path, config: FitConfig, cache: Ca
 
     arcface = train_small(batches(), len(numbers), config.arcface_steps, config.seed)
     with whole(path) as temporary:
-        save_file(arcface.network.state_dict(), temporary)
+        write_tensors(temporary, arcface.network.state_dict())
     return arcface
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -64,14 +62,18 @@ def test_a_deleted_optimizer_is_no_damage(tmp_path: Path) -> None:
     written.verify()
 
 
-def test_a_full_disk_loses_nothing_that_was_written_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    older = write(tmp_path, 1)
-
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        write(tmp_path, 2)
-    assert list(tmp_path.iterdir()) == [older.folder]
-    assert checkpoints.newest(tmp_path) == (older, [])
+@pytest.mark.parametrize("large", ["weights", "optimizer", "text"])
+def test_a_full_disk_loses_nothing_that_was_written_before(small_disk: Path, large: str) -> None:
+    older = write(small_disk, 1)
+    sizes = {name: 2**19 if name == large else 1 for name in ("weights", "optimizer", "text")}
+    tensors = {"weights": {"a": torch.zeros(sizes["weights"])}, "ema": {"a": torch.zeros(3)}}
+    optimizer, texts = {"m": torch.zeros(sizes["optimizer"])}, {"words.txt": "word" * sizes["text"]}
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        checkpoints.save(small_disk, 2, {"x": 2}, tensors, optimizer, texts, 3)
+    said = str(caught.value)
+    assert said.startswith(f"{small_disk}/step-00000002: cannot be written: ")
+    assert said.endswith("; what was written before is whole")
+    assert "\n" not in said
+    assert list(small_disk.iterdir()) == [older.folder]
+    assert checkpoints.newest(small_disk) == (older, [])
+    assert write(small_disk, 2).step == 2  # what was half written takes no room

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from manifests.storage import Remote
 from tests.training.conftest import arguments
 
 torch = pytest.importorskip("torch")
@@ -25,7 +26,7 @@ from training import loop, state, tally  # noqa: E402
 from training.checkpoint import Checkpoint  # noqa: E402
 from training.config import FitConfig, fit_config  # noqa: E402
 from training.data import DataError  # noqa: E402
-from training.fit import main  # noqa: E402
+from training.fit import cache_folder, main  # noqa: E402
 from training.framework import Losses  # noqa: E402
 
 
@@ -145,6 +146,45 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(
     assert same_weights(output, trained)
 
 
+def test_a_full_disk_is_one_line_and_with_more_room_the_run_goes_on(
+    run_folder: Path, cache: Path, small_disk: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = sum(file.stat().st_size for file in newest(trained).folder.iterdir())
+    subprocess.run(["mount", "-o", f"remount,size={int(1.7 * one)}", str(small_disk)], check=True)
+    assert main(arguments(run_folder, small_disk, cache)) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"training.fit: {small_disk}/checkpoints/step-00000004: cannot be written: ")
+    assert "No space left on device" in last
+    assert [path.name for path in (small_disk / "checkpoints").iterdir()] == ["step-00000002"]
+    subprocess.run(["mount", "-o", f"remount,size={8 * one}", str(small_disk)], check=True)
+    assert main(arguments(run_folder, small_disk, cache)) == 0
+    assert same_weights(small_disk, trained)
+
+
+@pytest.mark.parametrize("limit", [1e-3, 1e9])
+def test_gradients_are_clipped_to_clip_norm(run_folder: Path, cache: Path, tmp_path: Path, limit: float) -> None:
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    norms: list[float] = []
+
+    def look(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        gradients = [p.grad.norm() for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(torch.stack(gradients).norm().item())
+
+    hook = register_optimizer_step_pre_hook(look)
+    try:
+        settings = ("steps=2", "arcface_steps=1", "sample_steps=1", f"clip_norm={limit}")
+        assert main(arguments(run_folder, tmp_path, cache, *settings)) == 0
+    finally:
+        hook.remove()
+    steps = norms[1:]  # the first is the step of the small ArcFace
+    assert len(steps) == 2
+    if limit == 1e-3:
+        assert steps == pytest.approx([limit, limit], rel=1e-3)
+    else:
+        assert min(steps) > 0.01  # what there was to clip
+
+
 def test_resuming_under_another_config_is_refused(
     run_folder: Path, cache: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +228,17 @@ def test_the_package_folder_is_no_manifest(tmp_path: Path, capsys: pytest.Captur
     assert said == (
         f"training.fit: {folder}: no Parquet shards; a run writes its manifest to OUTPUT/manifests/part-00000.parquet\n"
     )
+
+
+def test_the_cache_lies_beside_the_manifests_unless_it_is_named() -> None:
+    shard = Path("run/manifests/part-00000.parquet")
+    assert cache_folder(None, shard) is None
+    assert cache_folder("", shard) == Path("run/cache")
+    assert cache_folder("there", shard) == Path("there")
+    far = Remote("memory://bucket/run/manifests/part-00000.parquet")
+    assert cache_folder("there", far) == Path("there")
+    with pytest.raises(ValueError, match=r"--cache: memory://bucket/run is a URI; give a local folder"):
+        cache_folder("", far)
 
 
 def test_missing_weights_are_named(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,7 +68,7 @@ def list_videos(wanted: Sequence[Request], out: Path, suffix: str = ".mp4") -> P
             "video": f"{name}{suffix}",
             "image": str(request.image.resolve()),
             "prompt": request.prompt,
-            "action": request.action,
+            "action": request.action or "",
             "intensity": request.intensity,
             "seed": request.seed,
             "said": said(request),

@@ -114,7 +114,7 @@ def _recorded(folder: Path) -> list[Item]:
                 path.with_suffix(".mp4"),
                 Path(asked["image"]),
                 asked["prompt"],
-                asked["action"],
+                about["used"]["action"] if asked["action"] is None else asked["action"],
                 asked["intensity"],
                 about["trained"]["frames"]["size"],
             )
