@@ -1,6 +1,7 @@
 """Speed and memory of the trainer: our step against a bare diffusers loop with the same UNet and batch, part by part.
 
-    python -m benchmarks.train [--preset embedded|paper] [--batch N] [--steps N] [--device cuda] [--keep]
+    python -m benchmarks.train [--preset embedded|paper] [--set batch=N] [--steps N] [--device cuda]
+        [--manifest RUN] [--keep]
 
 Random weights, made-up batches of the right shapes. Each line adds one part to the line before it. `paper` is the true
 size of Stable Diffusion 1.5 with AnimateDiff and needs a large GPU.
@@ -9,7 +10,9 @@ size of Stable Diffusion 1.5 with AnimateDiff and needs a large GPU.
 from __future__ import annotations
 
 import argparse
+import os
 import resource
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +25,7 @@ import torch
 from benchmarks.machine import keep
 from training.arcface import ArcFace, SmallIResNet, small_arcface
 from training.batch import Batch, Entry
+from training.cache import Cache
 from training.components import Components, PixelVAE, noise_schedule, small_tokenizer, small_unet
 from training.config import FitConfig, fit_config
 from training.framework import Drops, Framework
@@ -175,8 +179,9 @@ def measure(
     return {"seconds": float(np.median(seconds[1:])), "gpu_gib": peak, "trained": sum(p.numel() for p in parameters)}
 
 
-def loading(manifest: str, config: FitConfig, cache: Path | None, batches: int) -> float:
-    """Seconds that one batch takes to load with config.workers workers, waiting for nothing else."""
+def waiting(manifest: str, config: FitConfig, cache: Cache | None, device: str, steps: int) -> dict[str, float]:
+    """Median wall seconds a step of training on a run's clips, and of it those that it waits for its batch, with
+    config.workers workers."""
     from torch.utils.data import DataLoader
 
     from training.batch import collate
@@ -184,29 +189,40 @@ def loading(manifest: str, config: FitConfig, cache: Path | None, batches: int) 
     from training.draws import BalancedBatches
 
     train = Manifest.read(manifest, "train")
+    framework = Framework(components(config, device, adapter=True), config).to(device).train()
+    parameters = list(framework.trainable().values())
+    optimizer, generator = torch.optim.AdamW(parameters), torch.Generator().manual_seed(0)
+    dataset = ClipDataset(train, config, None if cache is None else framework.use(cache))
     draws = BalancedBatches(train.weights, config.batch, config.seed)
-    dataset = ClipDataset(train, config, cache)
     loader = iter(DataLoader(dataset, batch_sampler=draws, collate_fn=collate, num_workers=config.workers))
-    next(loader)
-    started = time.perf_counter()
-    for _ in range(batches):
-        next(loader)
-    return (time.perf_counter() - started) / batches
+    waits, seconds = [], []
+    for _ in range(steps + 1):
+        started = time.perf_counter()
+        batch = next(loader)
+        waits.append(time.perf_counter() - started)
+        noise = framework.noise(batch, generator)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bf16"):
+            loss = framework(batch.to(torch.device(device)), noise).total
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        float(loss.detach())  # waits for the device
+        seconds.append(time.perf_counter() - started)
+    return {"step": float(np.median(seconds[1:])), "waited_for_data": float(np.median(waits[1:]))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=("embedded", "paper"), default="embedded")
-    parser.add_argument("--batch", type=int)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--manifest", help="a run's output folder: measures the data loader too")
-    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a setting")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/train-PRESET-DEVICE.json")
     args = parser.parse_args()
 
     def config(*more: str) -> FitConfig:
-        return fit_config(args.preset, [f"batch={args.batch}", *more] if args.batch else more)
+        return fit_config(args.preset, [*args.set, *more])
 
     torch.manual_seed(0)
     batch = made_up(config(), config().batch)
@@ -231,8 +247,17 @@ def main() -> None:
     if args.device.startswith("cuda"):
         result["gpu"] = torch.cuda.get_device_name()
     if args.manifest:
-        result["seconds_per_loaded_batch"] = loading(args.manifest, config(), args.cache, args.steps)
-        print(f"{'loading a batch':<44}{result['seconds_per_loaded_batch']:>9.3f} s, {config().workers} workers")
+        result["workers"], result["load_average"] = config().workers, os.getloadavg()[0]
+        with tempfile.TemporaryDirectory() as folder:
+            for name, cache in (
+                ("no cache", None),
+                ("cache, filling", Cache(Path(folder))),
+                ("cache", Cache(Path(folder))),
+            ):
+                found = waiting(args.manifest, config(), cache, args.device, args.steps)
+                result.setdefault("wall_seconds", {})[name] = found
+                step, wait = found.values()
+                print(f"{'a step on clips, ' + name:<44}{step:>9.3f} s, {wait:.3f} s of it waiting for data")
     if args.keep:
         print(keep(f"train-{args.preset}-{args.device.partition(':')[0]}", result, "torch", "diffusers"))
 

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.config import PRESETS, FitConfig, fit_config
+from training.config import PRESETS, fit_config
 
 if TYPE_CHECKING:
     from manifests.storage import Remote
-    from training.data import Manifest
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = fit_config(args.preset, args.set)
         roots = dict(_pair(text) for text in args.root)
         if args.dry_run:
+            from training.plan import plan
+
             print(plan(args.manifests, config, roots))
             return 0
         from manifests.shards import shards
@@ -85,42 +86,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals:
         raise ValueError(f"--root {text}: expected SOURCE=FOLDER")
     return name, folder
-
-
-def plan(manifests: str, config: FitConfig, roots: dict[str, str]) -> str:
-    """What would be done, in lines. Builds the models on the meta device, so it needs neither weights nor memory."""
-    from training.components import missing
-    from training.data import Manifest
-
-    train, held_out = Manifest.read(manifests, "train", roots), Manifest.read(manifests, "val", roots)
-    counts = parameter_counts(config, train)
-    trained = counts["trained"]
-    total = sum(counts.values()) - trained
-    lines = [f"{name} = {value}" for name, value in config.model_dump().items()]
-    lines.append(f"clips: {len(train.rows)} to train on, {len(held_out.rows)} held out")
-    lines += [f"parameters of {name}: {count / 1e6:.1f} M" for name, count in counts.items()]
-    # Weights in float32; of what is trained also gradient, two moments of AdamW and the moving average.
-    lines.append(f"memory of a device: {(4 * total + 16 * trained) / 2**30:.1f} GiB, and the activations")
-    lines += [f"missing: {line}" for line in missing(config)] or ["no model file is missing"]
-    return "\n".join(lines)
-
-
-def parameter_counts(config: FitConfig, manifest: Manifest) -> dict[str, int]:
-    """Parameters by part: base, temporal, fusion, identity_kv, motion_blocks, intensity; and how many are trained."""
-    import torch
-
-    from training.components import SCRATCH, small_unet
-    from training.model import AdapterSpec, adapter_parameters, install, sd15_unet
-
-    with torch.device("meta"):
-        unet = small_unet(config, manifest.spec.count) if config.base == SCRATCH else sd15_unet()
-        temporal = sum(p.numel() for name, p in unet.named_parameters() if "motion_modules" in name)
-        base = sum(p.numel() for p in unet.parameters()) - temporal
-        arc_dim, clip_dim = (64, config.text_dim) if config.base == SCRATCH else (512, 1280)
-        install(unet, AdapterSpec(arc_dim, clip_dim, config.id_tokens, config.motion_tokens, config.motion_control))
-    parts = {part: sum(p.numel() for p in named.values()) for part, named in adapter_parameters(unet).items()}
-    trained = sum(parts.values()) + (base + temporal if config.base == SCRATCH else 0)
-    return {"base": base, "temporal": temporal, **parts, "trained": trained}
 
 
 if __name__ == "__main__":
