@@ -260,8 +260,8 @@ def test_dry_run_of_the_paper_says_sizes_and_what_is_missing(
     assert "parameters of text_encoder: 123.1 M" in said
     assert "parameters of image_encoder: 632.1 M" in said
     assert "parameters of arcface: 43.6 M" in said
-    # 4 bytes x 2429 M, and 16 more for each of the 293.8 M that are trained.
-    assert "memory of weights, gradients, AdamW, EMA: 13.4 GiB" in said
+    # 4 bytes x 2489 M, and 16 more for each of the 293.8 M that are trained.
+    assert "memory of weights, gradients, AdamW, EMA: 13.6 GiB" in said
     assert "memory of L_id: 6.0 GiB (one decoded frame at a time)" in said
     assert "missing: motion_adapter=animatediff-motion-adapter-v1-5-2: no such path" in said
     assert not (tmp_path / "none").exists()
