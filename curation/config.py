@@ -8,11 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from stages.base import Stage
+from stages.base import Rule, Stage
 from stages.frames import FrameSpec
 from stages.shots import STAGE as SHOTS
 from stages.staging import Cache, default_folder
 from stages.table import STAGES
+
+# Applied to the clips that all stages let pass; see curation/duplicates.py.
+DUPLICATE = Rule("duplicate", "duplicate_similarity", ">", "max_duplicate_similarity")
 
 
 class Strict(BaseModel):
@@ -149,7 +152,7 @@ class Resample(Strict):
 
 
 class Split(Strict):
-    """Share of source files whose clips are held out for validation."""
+    """Share of videos whose clips are held out for validation; see curation/split.py."""
 
     val_fraction: float = Field(0.02, ge=0, lt=1)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from curation.config import SOURCES, Chosen, Config, Count, Execution, Resample, Source, Split, Storage, Strict
+from curation.config import DUPLICATE, SOURCES, Chosen, Config, Count, Execution, Resample, Source, Split, Storage, Strict
 from curation.errors import ConfigError
 from curation.profiles import COMMON_THRESHOLDS, ENGINE_THRESHOLDS, PROFILES
 from manifests.storage import Place, is_uri, place
@@ -242,6 +242,7 @@ def _thresholds(parsed: _File, stages: tuple[Chosen, ...], file: str) -> dict[st
         for rule in stage.rules
         if isinstance(rule.threshold, str)
     }
+    judged[str(DUPLICATE.threshold)] = ("hash", "any")
     for key, value in parsed.thresholds.items():
         if key not in judged:
             raise ConfigError(f"{file}: thresholds.{key}: unknown threshold{_expected(key, judged)}")

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.config import Config
-from curation.identity import identities
+from curation.config import DUPLICATE, Config
+from curation.duplicates import duplicates
+from curation.identity import find_identities
 from curation.resample import Weights, bin_weights
+from curation.split import VIDEO, split_videos
 from curation.verdicts import OVER_MIX, Measurements, Outcome
 from manifests.schema import DECIDED, INDEXED, LISTED, SCHEMA_VERSION, VERDICT, manifest_schema, rejected_schema
 from manifests.shards import whole, write_shards
@@ -61,32 +63,31 @@ def write_outputs(config: Config, engines: Mapping[str, Any], measurements: Meas
     """Decide every clip and write `manifests/` and `rejected/`."""
     output = place(config.output)
     decision = decide(config, measurements)
+    find_identities(measurements)
+    split_videos(measurements, config.split.val_fraction)
     described = _metadata(config, engines)
     by_code = measurements.outcomes
     kept = [code for code, outcome in enumerate(by_code) if outcome.status == "kept"]
     columns = _columns(config, measurements, decision.weights)
-    faces = f"FROM verdicts WHERE code IN ({_list(kept)}) AND face_embedding IS NOT NULL"
-    if measurements.rows(f"SELECT 1 {faces} LIMIT 1"):
-        ordered = measurements.batches(f"SELECT clip_id, face_embedding {faces} ORDER BY clip_id")
-        measurements.add("identities", identities(ordered))
-        columns["identity"] = "(SELECT i.identity FROM identities i WHERE i.clip_id = verdicts.clip_id)"
     for folder, schema, where in (
         ("manifests", manifest_schema(), f"code IN ({_list(kept)})"),
         ("rejected", rejected_schema(), f"code NOT IN ({_list(kept)})"),
     ):
         selected = ", ".join(f"{columns[name]} AS {name}" for name in schema.names)
-        sql = f"SELECT {selected} FROM verdicts WHERE {where} ORDER BY clip_id"
+        sql = f"SELECT {selected} FROM decided WHERE {where} ORDER BY clip_id"
         write_shards(output / folder, _cast(measurements.batches(sql), schema), schema, described)
     return decision
 
 
 def decide(config: Config, measurements: Measurements) -> Decision:
-    """Count the verdicts and weigh the bins; writes nothing."""
+    """Reject duplicates, count the verdicts and weigh the bins; writes nothing."""
+    measurements.settle()
+    measurements.reject_duplicates(duplicates(measurements, DUPLICATE.limit(config.thresholds)))
     by_code = measurements.outcomes
     counts: dict[int, int] = {}
     by_source: dict[str, dict[str, int]] = {}
     for source, code, count in measurements.rows(
-        "SELECT source, code, count(*) FROM verdicts GROUP BY ALL ORDER BY ALL"
+        "SELECT source, code, count(*) FROM decided GROUP BY ALL ORDER BY ALL"
     ):
         counts[code] = counts.get(code, 0) + count
         of_source = by_source.setdefault(source, {"kept": 0, "rejected": 0, "failed": 0, "to_measure": 0})
@@ -100,10 +101,10 @@ def decide(config: Config, measurements: Measurements) -> Decision:
     clips = sum(counts.values())
     assert clips == sum(status.values())
     histogram = np.zeros(config.resample.bins, dtype=np.int64)
-    binned = f"FROM verdicts WHERE code = 0 AND {_binned_sql(config)}"
+    binned = f"FROM decided WHERE code = 0 AND {_binned_sql(config)}"
     for bin_, count in measurements.rows(f"SELECT {_bin_sql(config)} AS bin, count(*) {binned} GROUP BY bin"):
         histogram[bin_] = count
-    unbinned = measurements.rows(f"SELECT count(*) FROM verdicts WHERE code = 0 AND NOT {_binned_sql(config)}")[0][0]
+    unbinned = measurements.rows(f"SELECT count(*) FROM decided WHERE code = 0 AND NOT {_binned_sql(config)}")[0][0]
     return Decision(
         clips=clips,
         status=status,
@@ -145,7 +146,7 @@ def _errors(measurements: Measurements, most: int = 1000) -> list[dict[str, Any]
     """The failed clips by source and path, at most `most`; all of them stand in rejected/."""
     failed = [code for code, outcome in enumerate(measurements.outcomes) if outcome.status == "failed"]
     rows = measurements.rows(
-        f"SELECT clip_id, source, path, {_stage_sql(measurements)}, {_error_sql(measurements)} FROM verdicts "
+        f"SELECT clip_id, source, path, {_stage_sql(measurements)}, {_error_sql(measurements)} FROM decided "
         f"WHERE code IN ({_list(failed)}) ORDER BY source, path LIMIT {most}"
     )
     return [dict(zip(("clip_id", "source", "path", "stage", "error"), row, strict=True)) for row in rows]
@@ -156,8 +157,8 @@ def _columns(config: Config, measurements: Measurements, weights: Weights) -> di
     by_code = measurements.outcomes
     sql = {name: name for name in ("clip_id", "source", "path", "kind", *LISTED, *INDEXED)}
     for position, stage in enumerate(measurements.stages):
-        later = [s.name for s in measurements.stages[position:]]
-        seen = [c for c, o in enumerate(by_code) if o.stage is None or o.stage in later or o is OVER_MIX]
+        later = [*(s.name for s in measurements.stages[position:]), "mix", "duplicates"]
+        seen = [c for c, o in enumerate(by_code) if o.stage is None or o.stage in later]
         for field in stage.fields:
             sql[field.name] = f"CASE WHEN code IN ({_list(seen)}) THEN {field.name} END"
     kept_bin = f"CASE WHEN code = 0 AND {_binned_sql(config)} THEN {_bin_sql(config)} END"
@@ -170,9 +171,9 @@ def _columns(config: Config, measurements: Measurements, weights: Weights) -> di
         "motion_bin": kept_bin,
         "sample_weight": f"CASE WHEN code = 0 AND NOT {_binned_sql(config)} THEN {float(weights.image)!r} "
         f"WHEN code = 0 THEN CAST(CASE ({kept_bin}) {bins} END AS DOUBLE) END",
-        "identity": "NULL",
-        "split": f"CASE WHEN CAST('0x' || md5(source || '/' || path)[:8] AS BIGINT) < "
-        f"{int(config.split.val_fraction * 2**32)} THEN 'val' ELSE 'train' END",
+        "identity": "(SELECT i.identity FROM identities i WHERE i.clip_id = decided.clip_id)",
+        "split": f"(SELECT s.split FROM splits s WHERE s.video = {VIDEO})",
+        "duplicate_of": "duplicate_of",
         "status": _case({c: f"'{o.status}'" for c, o in enumerate(by_code)}),
         "stage": _stage_sql(measurements),
         "reason": _case({c: f"'{o.rule.reason}'" for c, o in enumerate(by_code) if o.rule}),

@@ -1,7 +1,8 @@
 """From measurements to verdicts, as SQL over the measurement tables, so that a million clips fit in bounded memory.
 
 The verdict of a clip is the first of these that holds, stage by stage in the table's order: the stage was not measured
-(`to_measure`), it failed (`failed`), one of its rules rejects (`rejected`); else the clip is `kept`.
+(`to_measure`), it failed (`failed`), one of its rules rejects (`rejected`); else the clip is `kept`, unless it is a
+duplicate of another that is.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import duckdb
 import pyarrow as pa
 
-from curation.config import Config
+from curation.config import DUPLICATE, Config
 from curation.errors import Stopped
 from curation.store import LISTING, listing_folder, measurement_schema, stage_folder
 from manifests.storage import Place, Remote, mirror
@@ -28,7 +29,10 @@ Retry = Literal["nothing", "transient", "all"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One way a clip can end; `stage` is None for kept clips, and "listing" for files that could not be offered."""
+    """One way a clip can end.
+
+    stage: None for kept clips, "listing" for files that could not be offered, "duplicates" for copies of kept clips.
+    """
 
     status: Literal["kept", "rejected", "failed", "to_measure"]
     stage: str | None = None
@@ -46,14 +50,15 @@ def outcomes(stages: Sequence[Stage]) -> list[Outcome]:
     for stage in stages:
         found += [Outcome("to_measure", stage.name), Outcome("failed", stage.name)]
         found += [Outcome("rejected", stage.name, rule) for rule in stage.rules]
-    return [*found, OVER_MIX]
+    return [*found, OVER_MIX, Outcome("rejected", "duplicates", DUPLICATE)]
 
 
 class Measurements:
     """The measurement tables of one output folder under one configuration, joined to the listing.
 
     The view `verdicts` has the listing's columns, every stage's columns, per stage `<stage>_known` (it has a row of its
-    own), and `code`, an index into `outcomes`.
+    own), and `code`, an index into `outcomes`, by the clip's own measurements alone. After `settle`, the view `decided`
+    is the same with the final `code`, which depends on other clips too, `duplicate_of` and `duplicate_similarity`.
     """
 
     def __init__(self, output: Place, config: Config, engines: Mapping[str, Mapping[str, Any]], retry: Retry) -> None:
@@ -104,6 +109,28 @@ class Measurements:
     def add(self, name: str, added: pa.Table) -> None:
         """Make a table known to the queries by this name."""
         self._db.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM added")  # DuckDB finds `added` by name
+
+    def make(self, name: str, sql: str) -> None:
+        """Make the result of a query a table of this name."""
+        self._db.execute(f"CREATE OR REPLACE TABLE {name} AS {sql}")
+
+    def settle(self) -> None:
+        """Make the view `decided`, in which `reject` changes verdicts."""
+        nothing = "CAST(NULL AS VARCHAR) AS duplicate_of, CAST(NULL AS DOUBLE) AS duplicate_similarity"
+        self.make("fates", f"SELECT clip_id, code, {nothing} FROM verdicts")
+        self._db.execute(
+            "CREATE OR REPLACE VIEW decided AS SELECT v.* EXCLUDE (code), f.* EXCLUDE (clip_id) "
+            "FROM verdicts v JOIN fates f ON v.clip_id = f.clip_id"
+        )
+
+    def reject_duplicates(self, found: pa.Table) -> None:
+        """Reject the clips of `found`, as `curation.duplicates` gives it."""
+        self.add("found", found)
+        code = next(i for i, outcome in enumerate(self.outcomes) if outcome.rule is DUPLICATE)
+        self._db.execute(
+            f"UPDATE fates SET code = {code}, duplicate_of = found.duplicate_of, "
+            "duplicate_similarity = found.duplicate_similarity FROM found WHERE fates.clip_id = found.clip_id"
+        )
 
     def _table(self, name: str, files: list[str], schema: pa.Schema) -> None:
         """A view over Parquet files, or an empty table where there are none yet."""
@@ -163,7 +190,7 @@ class Measurements:
             elif outcome.status == "to_measure":
                 again = {"nothing": "false", "transient": f"{table}.transient", "all": f"{table}.error IS NOT NULL"}
                 test = f"{table}.clip_id IS NULL OR coalesce({again[retry]}, false)"
-            elif outcome.rule is not None and outcome is not OVER_MIX:
+            elif outcome.rule is not None and outcome is not OVER_MIX and outcome.rule is not DUPLICATE:
                 limit = float(outcome.rule.limit(thresholds))
                 test = f"CAST({table}.{outcome.rule.column} AS DOUBLE) {outcome.rule.op} CAST('{limit!r}' AS DOUBLE)"
             else:

@@ -12,6 +12,7 @@ SCHEMA_VERSION = 1
 
 FACE_BOX = pa.list_(pa.float32(), 4)
 FACE_LANDMARKS = pa.list_(pa.float32(), 10)
+HASH_WORDS = 5
 
 
 def _field(name: str, type_: pa.DataType, meaning: str, unit: str = "", range_: str = "") -> pa.Field:
@@ -58,6 +59,8 @@ _ALL = [
     # cut
     _field("cut_score", pa.float32(), "how surely the scene changes inside the grid, stages/scene_cut.py", "", "0..2"),
     _field("cut_frame", pa.int16(), "index of the first grid frame after the likeliest cut", "", ">=1"),
+    # hash
+    _field("frame_hash", pa.list_(pa.uint64(), HASH_WORDS), "perceptual hash of the frames, see stages/hash.py"),
     # quality
     _field("quality_score", pa.float32(), "score of the quality engine on one frame, larger is better", "", "0..1"),
     _field("quality_frame", pa.int16(), "index of that frame in the grid", "", ">=0"),
@@ -98,7 +101,7 @@ _ALL = [
     _field("motion_bin", pa.int16(), "bin of M for resampling; null for images", "", ">=0"),
     _field("sample_weight", pa.float64(), "expected draws in an epoch of as many draws as clips", "", ">=0"),
     _field("identity", pa.string(), "cluster of clips that show the same face; null without face embeddings"),
-    _field("split", pa.string(), "by a stable hash of the source file", range_="train|val"),
+    _field("split", pa.string(), "by a stable hash of the file; one for all that show one face", range_="train|val"),
     # why not kept
     _field("status", pa.string(), "what became of the clip", range_="rejected|failed"),
     _field("stage", pa.string(), "stage that rejected the clip, or at which it failed"),
@@ -106,6 +109,7 @@ _ALL = [
     _field("value", pa.float64(), "measured value that the rule compared"),
     _field("threshold", pa.float64(), "threshold that it was compared with"),
     _field("error", pa.string(), "why the clip failed"),
+    _field("duplicate_of", pa.string(), "clip_id of the kept clip that this one is a copy of", "hex"),
 ]
 
 FIELDS: dict[str, pa.Field] = {field.name: field for field in _ALL}
@@ -119,7 +123,7 @@ INDEXED = (
 INTERNAL = frozenset(
     {"short_side", "missing_frames", "frame_boxes", "frame_landmarks", "face_motion", "cuts", "sharpness"}
 )
-VERDICT = ("status", "stage", "reason", "value", "threshold", "error")
+VERDICT = ("status", "stage", "reason", "value", "threshold", "error", "duplicate_of")
 DECIDED = ("motion_intensity_capped", "motion_bin", "sample_weight", "identity", "split")
 
 

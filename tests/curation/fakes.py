@@ -30,6 +30,7 @@ RUNTIME_ENV = {
 # As a section of sources.yaml.
 STAGES = {name: {"engine": "fake"} for name in ("cut", "quality", "text", "face", "motion")}
 THRESHOLDS = {"min_quality": 0.3, "max_text_area": 0.02, "min_face_score": 0.5, "min_face_fraction": 0.75}
+THRESHOLDS["max_duplicate_similarity"] = 1.0  # `write_clips` writes copies of one video
 FRAMES = {"fps": 4, "count": 4, "size": 64}
 
 

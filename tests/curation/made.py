@@ -31,6 +31,7 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "decode": {"decoder": "decord", "grid_fps": 4.0, "grid_frames": 16, "grid_size": 512},
     "cut": {"cut_score": 0.01, "cut_frame": 3},
+    "hash": {},
     "quality": {"quality_score": 0.5, "quality_frame": 8},
     "text": {"text_area": 0.0, "text_frame": 0},
     "face": {

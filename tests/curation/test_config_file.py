@@ -72,7 +72,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"resample": {"max_repeat": 0}}, "resample.max_repeat: input should be greater than or equal to 1, got 0"),
     (
         {"execution": {"groups": [{"stages": ["header", "decode"]}]}},
-        "execution.groups: expected every stage once, in order (header, decode, cut, quality",
+        "execution.groups: expected every stage once, in order (header, decode, cut, hash",
     ),
     (
         {"execution": {"groups": [{"stages": ["header"], "gpu": 1}]}},

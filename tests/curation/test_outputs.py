@@ -44,6 +44,7 @@ def test_kept_clips_have_every_column_the_engines_give(tmp_path: Path) -> None:
     assert {name for name, value in row.items() if value is None} == {
         *LISTED,  # a folder's clips are whole files that no index names
         *INDEXED,
+        "frame_hash",
         "face_landmarks",
         "face_embedding",
         "face_similarity",
@@ -200,7 +201,7 @@ def test_deciding_again_moves_clips_and_lists_what_was_never_measured(
     made = Made(config(tmp_path))
     made.listing([clip("good.mp4"), clip("text.mp4")])
     made.measure(clip("good.mp4"))
-    made.measure(clip("text.mp4"), ["header", "decode", "cut", "quality", "text"], text={"text_area": 0.05})
+    made.measure(clip("text.mp4"), ["header", "decode", "cut", "hash", "quality", "text"], text={"text_area": 0.05})
     save_config(made.output, made.config, made.engines)
     before = decide(made)
     assert before.status == {"kept": 1, "rejected": 1}

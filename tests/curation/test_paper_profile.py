@@ -120,7 +120,7 @@ def paper(shared: Path, captioner: str, tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_column_is_filled_and_a_changed_caption_engine_measures_captions_alone(paper: Paper) -> None:
-    stages = ["header", "decode", "cut", "quality", "text", "face", "crop", "embedding", "motion", "caption"]
+    stages = ["header", "decode", "cut", "hash", "quality", "text", "face", "crop", "embedding", "motion", "caption"]
     assert paper.run() == dict.fromkeys(stages, len(CLIPS))
     rows = pd.read_parquet(paper.folder / "out" / "manifests")
     assert sorted(rows["path"]) == [f"{name}.mp4" for name in CLIPS]

@@ -190,8 +190,8 @@ def test_a_clip_given_up_before_its_first_stage_keeps_what_earlier_pools_measure
     task = Task(made.clip("a.mp4"), known, new=dict(known))
     given_up = runner._give_up(task, "gone")
     assert given_up.over
-    assert list(given_up.new) == ["header", "decode", "cut", "quality"]
-    assert given_up.new["quality"]["error"] == "its worker was lost 2 times, the last time at quality: gone"
+    assert list(given_up.new) == ["header", "decode", "cut", "hash"]
+    assert given_up.new["hash"]["error"] == "its worker was lost 2 times, the last time at hash: gone"
 
 
 @pytest.mark.slow
@@ -228,7 +228,7 @@ def test_resuming_measures_only_what_is_lacking(tmp_path: Path) -> None:
     assert measured("--limit", "1") == dict.fromkeys(GOOD, 1)
     before = shards(tmp_path / "out")
     assert len(before) == 3
-    second = {"header": 2, "decode": 2, "cut": 2, "quality": 2, "text": 1, "face": 1, "crop": 1}
+    second = {"header": 2, "decode": 2, "cut": 2, "hash": 2, "quality": 2, "text": 1, "face": 1, "crop": 1}
     second |= {"embedding": 1, "motion": 1, "caption": 1}
     assert measured() == second
     assert measured() == {}
