@@ -63,7 +63,7 @@ def histograms(measurements: Measurements, thresholds: Mapping[str, float]) -> l
     names = ", ".join(f.name for _, f in columns)
     known = ", ".join(f"{stage.name}_known" for stage in measurements.stages)
     # one pass over the joins, whatever the number of columns
-    measurements.rows(f"CREATE OR REPLACE TEMP TABLE numbers AS SELECT code, {known}, {names} FROM verdicts")
+    measurements.rows(f"CREATE OR REPLACE TEMP TABLE numbers AS SELECT code, {known}, {names} FROM decided")
     found = [_histogram(measurements, thresholds, stage, column) for stage, column in columns]
     measurements.rows("DROP TABLE numbers")
     return sorted((h for h in found if h is not None), key=lambda h: not h.limits)

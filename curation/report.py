@@ -109,7 +109,7 @@ def share(part: float, whole: float) -> str:
 
 def _rejected(measurements: Measurements) -> list[tuple[Outcome, int, list[dict[str, Any]]]]:
     """Per rule that rejected: how many clips, and a few of them."""
-    counts = dict(measurements.rows("SELECT code, count(*) FROM verdicts GROUP BY code"))
+    counts = dict(measurements.rows("SELECT code, count(*) FROM decided GROUP BY code"))
     found = []
     for code, outcome in enumerate(measurements.outcomes):
         if outcome.rule is None or not counts.get(code):
@@ -120,10 +120,10 @@ def _rejected(measurements: Measurements) -> list[tuple[Outcome, int, list[dict[
 
 
 def _ranked(measurements: Measurements, code: int, order: str, shown: int) -> list[dict[str, Any]]:
-    """`shown` clips at even ranks of an order, as rows of `verdicts`."""
+    """`shown` clips at even ranks of an order, as rows of `decided`."""
     chosen = measurements.rows(
         f"WITH ranked AS (SELECT clip_id, row_number() OVER (ORDER BY {order} NULLS FIRST, clip_id) - 1 AS place, "
-        f"count(*) OVER () AS clips FROM verdicts WHERE code = {code}), "
+        f"count(*) OVER () AS clips FROM decided WHERE code = {code}), "
         f"spots AS (SELECT DISTINCT CAST(round(i * (clips - 1) / {shown - 1}) AS BIGINT) AS place "
         f"FROM range({shown}) t(i), (SELECT any_value(clips) AS clips FROM ranked)) "
         "SELECT clip_id FROM ranked JOIN spots USING (place) ORDER BY place"
@@ -134,11 +134,11 @@ def _ranked(measurements: Measurements, code: int, order: str, shown: int) -> li
 
 
 def clip_rows(measurements: Measurements, ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Rows of `verdicts` by clip_id."""
+    """Rows of `decided` by clip_id."""
     if not ids:
         return {}
     listed = ", ".join("'" + clip_id.replace("'", "''") + "'" for clip_id in ids)
-    batches = measurements.batches(f"SELECT * FROM verdicts WHERE clip_id IN ({listed})")
+    batches = measurements.batches(f"SELECT * FROM decided WHERE clip_id IN ({listed})")
     return {row["clip_id"]: row for batch in batches for row in batch.to_pylist()}
 
 
@@ -172,7 +172,7 @@ def _by_source(measurements: Measurements) -> dict[str, dict[str, int]]:
     """Per source, clips per status and, of those rejected, per reason."""
     found: dict[str, dict[str, int]] = {}
     for source, code, count in measurements.rows(
-        "SELECT source, code, count(*) FROM verdicts GROUP BY ALL ORDER BY ALL"
+        "SELECT source, code, count(*) FROM decided GROUP BY ALL ORDER BY ALL"
     ):
         outcome = measurements.outcomes[code]
         counts = found.setdefault(source, {})

@@ -140,9 +140,9 @@ def run(config: Config, lock: Lock, runner: str, limit: int | None = None, retry
             "versions": {name: version(name) for name in ("human-motion", "ray", "duckdb", "pyarrow", "numpy")},
             "run": {"runner": runner, "seconds": round(time.monotonic() - started, 3), **measured["run"]},
         }
-        for name, step in zip(
-            engines, (s for s in decision.funnel if s["stage"] not in ("listing", "mix")), strict=True
-        ):
+        steps = {step["stage"]: step for step in decision.funnel}
+        for name in engines:
+            step = steps[name]
             reached = step["in"] - step["to_measure"]
             summary["stages"][name]["reused"] = max(0, reached - summary["stages"][name]["measured"])
         write_json(output / SUMMARY, summary)
