@@ -120,10 +120,18 @@ def validate(raw: dict[str, Any], file: str, base: Path, check_roots: bool = Tru
         raise ConfigError(f"{file}: profile: {parsed.profile} is not available; expected one of {', '.join(PROFILES)}")
     stages = _choose_engines(parsed, file)
     _check_groups(parsed.execution, stages, file)
+    output = _resolve(parsed.output, base, f"{file}: output")
+    sources = _check_sources(parsed.sources, file, base, check_roots)
+    for source in sources:
+        if Path(output).is_relative_to(source.root):
+            raise ConfigError(
+                f"{file}: output: {output} lies inside the root of source {source.name} and would be listed with it; "
+                "choose a folder outside"
+            )
     return Config(
-        output=_resolve(parsed.output, base, f"{file}: output"),
+        output=output,
         profile=parsed.profile,
-        sources=_check_sources(parsed.sources, file, base, check_roots),
+        sources=sources,
         stages=stages,
         thresholds=_thresholds(parsed, stages, file),
         frames=parsed.frames,

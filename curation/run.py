@@ -106,9 +106,10 @@ def require_weights(config: Config, look_only: bool) -> None:
 
 def run(config: Config, lock: Lock, runner: str, limit: int | None = None, retry_failed: bool = False) -> int:
     """List, measure, decide, write. Returns the exit code."""
+    from curation.compact import compact
     from curation.outputs import write_json, write_outputs
     from curation.report import write_report
-    from curation.store import write_listing
+    from curation.store import stage_folder, write_listing
     from curation.summary import print_summary, save_config
     from curation.verdicts import Measurements
 
@@ -122,8 +123,11 @@ def run(config: Config, lock: Lock, runner: str, limit: int | None = None, retry
     found = write_listing(output, clips)
     save_config(output, config, engines)
     print(f"{found:,} clips listed in {len(config.sources)} source(s)", flush=True)
+    folders = [stage_folder(output, name, engine["fingerprint"]) for name, engine in engines.items()]
+    compact(folders)
     with Measurements(output, config, engines, "all" if retry_failed else "transient") as known:
         measured = measure(config, engines, known, runner)
+    compact(folders)
     with Measurements(output, config, engines, "nothing") as known:
         lock.check()
         decision = write_outputs(config, engines, known)

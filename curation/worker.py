@@ -7,6 +7,7 @@ first stage that needs frames is reached; a clip that a rule rejects costs nothi
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import threading
@@ -228,8 +229,12 @@ class Worker:
         task.new[name] = {"clip_id": task.clip.clip_id, "stamp": task.clip.stamp, **row}
 
     def _save(self, clip: Clip, arrays: dict[str, np.ndarray]) -> str:
-        """Write the arrays of a clip beside the manifests and return their path relative to the output folder."""
-        path = self._flow_folder / clip.clip_id[:2] / f"{clip.clip_id}.npz"
+        """Write the arrays of a clip beside the manifests and return their path relative to the output folder.
+
+        The name follows the file's content: a measurement that is used again finds the flow that it was stored with.
+        """
+        stamp = hashlib.blake2b(clip.stamp.encode(), digest_size=4).hexdigest()
+        path = self._flow_folder / clip.clip_id[:2] / f"{clip.clip_id}-{stamp}.npz"
         try:
             with whole(self._output / path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

@@ -70,6 +70,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "thresholds.min_duration_s: expected at least 3.75, which 16",
     ),
     ({"resample": {"max_repeat": 0}}, "resample.max_repeat: input should be greater than or equal to 1, got 0"),
+    ({"output": "clips/out"}, "output: "),
     (
         {"execution": {"groups": [{"stages": ["header", "decode"]}]}},
         "execution.groups: expected every stage once, in order (header, decode, cut, hash",
