@@ -50,7 +50,7 @@ def outcomes(stages: Sequence[Stage]) -> list[Outcome]:
     for stage in stages:
         found += [Outcome("to_measure", stage.name), Outcome("failed", stage.name)]
         found += [Outcome("rejected", stage.name, rule) for rule in stage.rules]
-    return [*found, OVER_MIX, Outcome("rejected", "duplicates", DUPLICATE)]
+    return [*found, Outcome("rejected", "duplicates", DUPLICATE), OVER_MIX]
 
 
 class Measurements:

@@ -64,9 +64,10 @@ def test_killed_while_it_removes_files_nothing_is_lost(
             removed.append(path)
         unlink(path, missing_ok)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Path, "unlink", killed)
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
         compact(folders)
+    monkeypatch.undo()
     assert len(removed) == survived
     assert outputs(made) == expected
     compact(folders)
