@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def find(config: Config, wanted: str) -> tuple[dict[str, Any], list[str]]:
     """The clip's row of `verdicts`, and its verdict in words under the run's own thresholds. Raises ConfigError."""
+    from curation.outputs import decide
     from curation.report import clip_rows
     from curation.verdicts import Measurements
 
@@ -67,6 +68,7 @@ def find(config: Config, wanted: str) -> tuple[dict[str, Any], list[str]]:
             what = "no clip" if not found else "several clips"
             named = "".join(f"\n  {clip_id}  {path!r}" for clip_id, path in found)
             raise ConfigError(f"{output}: {what} with the id or path {wanted!r}{named}")
+        decide(config, measurements)
         row = clip_rows(measurements, [found[0][0]])[found[0][0]]
         outcome = measurements.outcomes[row["code"]]
     said = [outcome.status + (f" at {outcome.stage}" if outcome.stage else "")]

@@ -56,7 +56,7 @@ def judge(config: Config) -> Verdicts:
         names = [
             f"rejected: {outcome.rule.reason}" if outcome.rule else outcome.status for outcome in measurements.outcomes
         ]
-        rows = measurements.rows("SELECT clip_id, code, source || '/' || path FROM verdicts")
+        rows = measurements.rows("SELECT clip_id, code, source || '/' || path FROM decided")
         return Verdicts(decision, {clip_id: (names[code], path) for clip_id, code, path in rows})
 
 
