@@ -14,15 +14,18 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from manifests.shards import whole
+from manifests.storage import Place, Remote
 
 SMALL = 32 * 2**20  # bytes; larger files are left alone
 LEAST = 32  # small files in a folder that are worth merging
 LARGEST = 128 * 2**20  # bytes that are merged into one
 
 
-def compact(folders: Iterable[Path]) -> None:
-    """Merge the small files of each folder that has many."""
+def compact(folders: Iterable[Place]) -> None:
+    """Merge the small files of each folder on this machine that has many; those at URIs stay as they are."""
     for folder in folders:
+        if isinstance(folder, Remote):
+            continue
         files = [(path, path.stat().st_size) for path in sorted(folder.glob("*.parquet"))]
         if sum(size < SMALL for _, size in files) >= LEAST:
             for group in _runs(files):

@@ -12,7 +12,19 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from curation.config import DUPLICATE, SOURCES, Chosen, Config, Count, Execution, Resample, Source, Split, Storage, Strict
+from curation.config import (
+    DUPLICATE,
+    SOURCES,
+    Chosen,
+    Config,
+    Count,
+    Execution,
+    Resample,
+    Source,
+    Split,
+    Storage,
+    Strict,
+)
 from curation.errors import ConfigError
 from curation.profiles import COMMON_THRESHOLDS, ENGINE_THRESHOLDS, PROFILES
 from manifests.storage import Place, is_uri, place

@@ -80,9 +80,10 @@ def write_outputs(config: Config, engines: Mapping[str, Any], measurements: Meas
 
 
 def decide(config: Config, measurements: Measurements) -> Decision:
-    """Reject duplicates, count the verdicts and weigh the bins; writes nothing."""
+    """Reject duplicates and what is over the mix, count the verdicts and weigh the bins; writes nothing."""
     measurements.settle()
     measurements.reject_duplicates(duplicates(measurements, DUPLICATE.limit(config.thresholds)))
+    measurements.reject_over_mix(config.mix)
     by_code = measurements.outcomes
     counts: dict[int, int] = {}
     by_source: dict[str, dict[str, int]] = {}

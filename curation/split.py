@@ -18,11 +18,14 @@ VIDEO = "md5(source || '/' || path)"  # as a key of 32 hex digits
 
 def split_videos(measurements: Measurements, val_fraction: float) -> None:
     """Make the table `splits` of all videos: video (see VIDEO), split."""
+    copies = (
+        f"SELECT {VIDEO} AS video, kept.video AS other FROM decided JOIN "
+        f"(SELECT clip_id, {VIDEO} AS video FROM decided WHERE code = 0) kept ON decided.duplicate_of = kept.clip_id"
+    )
     measurements.make(
         "links",
         f"SELECT {VIDEO} AS video, identity AS other FROM decided JOIN identities USING (clip_id) "
-        f"UNION SELECT {VIDEO}, kept.video FROM decided JOIN "
-        f"(SELECT clip_id, {VIDEO} AS video FROM decided WHERE code = 0) kept ON decided.duplicate_of = kept.clip_id",
+        f"UNION {copies} UNION SELECT other, video FROM ({copies})",
     )
     links = pa.Table.from_batches(
         measurements.batches("SELECT video, other FROM links", 100_000),

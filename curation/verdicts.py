@@ -58,7 +58,8 @@ class Measurements:
 
     The view `verdicts` has the listing's columns, every stage's columns, per stage `<stage>_known` (it has a row of its
     own), and `code`, an index into `outcomes`, by the clip's own measurements alone. After `settle`, the view `decided`
-    is the same with the final `code`, which depends on other clips too, `duplicate_of` and `duplicate_similarity`.
+    is the same with the final `code`, which depends on other clips too, `duplicate_of` and `duplicate_similarity`, and
+    for clips that are more than their source may give `mix_rank` and `mix_limit`.
     """
 
     def __init__(self, output: Place, config: Config, engines: Mapping[str, Mapping[str, Any]], retry: Retry) -> None:
@@ -79,8 +80,7 @@ class Measurements:
             folder = stage_folder(output, stage.name, engines[stage.name]["fingerprint"])
             self._table(f"all_{stage.name}", self._files(folder), measurement_schema(stage))
             self._first_wins(stage.name)
-        self._db.execute(f"CREATE VIEW by_stage AS {self._verdict_sql(config.thresholds, retry)}")
-        self._db.execute(f"CREATE VIEW verdicts AS {self._mixed_sql(config.mix)}")
+        self._db.execute(f"CREATE VIEW verdicts AS {self._verdict_sql(config.thresholds, retry)}")
 
     def _files(self, folder: Place) -> list[str]:
         """The Parquet files of the folder; copies on this machine of those that lie at a URI."""
@@ -115,9 +115,11 @@ class Measurements:
         self._db.execute(f"CREATE OR REPLACE TABLE {name} AS {sql}")
 
     def settle(self) -> None:
-        """Make the view `decided`, in which `reject` changes verdicts."""
-        nothing = "CAST(NULL AS VARCHAR) AS duplicate_of, CAST(NULL AS DOUBLE) AS duplicate_similarity"
-        self.make("fates", f"SELECT clip_id, code, {nothing} FROM verdicts")
+        """Make the view `decided`, in which `reject_duplicates` and then `reject_over_mix` change verdicts."""
+        similar = {"duplicate_of": "VARCHAR", "duplicate_similarity": "DOUBLE"}
+        types = similar | {"mix_rank": "BIGINT", "mix_limit": "BIGINT"}
+        columns = ", ".join(f"CAST(NULL AS {type_}) AS {name}" for name, type_ in types.items())
+        self.make("fates", f"SELECT clip_id, code, {columns} FROM verdicts")
         self._db.execute(
             "CREATE OR REPLACE VIEW decided AS SELECT v.* EXCLUDE (code), f.* EXCLUDE (clip_id) "
             "FROM verdicts v JOIN fates f ON v.clip_id = f.clip_id"
@@ -130,6 +132,21 @@ class Measurements:
         self._db.execute(
             f"UPDATE fates SET code = {code}, duplicate_of = found.duplicate_of, "
             "duplicate_similarity = found.duplicate_similarity FROM found WHERE fates.clip_id = found.clip_id"
+        )
+
+    def reject_over_mix(self, mix: Mapping[str, int]) -> None:
+        """Reject the kept clips that are more than their source may give; their ids, which are hashes, choose."""
+        if not mix:
+            return
+        self._db.execute("CREATE OR REPLACE TABLE mix (source VARCHAR, mix_limit BIGINT)")
+        self._db.executemany("INSERT INTO mix VALUES (?, ?)", list(mix.items()))
+        self._db.execute(
+            f"""UPDATE fates SET code = {self.outcomes.index(OVER_MIX)}, mix_rank = o.mix_rank, mix_limit = o.mix_limit
+            FROM (
+                SELECT clip_id, mix.mix_limit, row_number() OVER (PARTITION BY source ORDER BY clip_id) AS mix_rank
+                FROM decided d JOIN mix USING (source) WHERE code = 0
+            ) o
+            WHERE fates.clip_id = o.clip_id AND o.mix_rank > o.mix_limit"""
         )
 
     def _table(self, name: str, files: list[str], schema: pa.Schema) -> None:
@@ -160,23 +177,6 @@ class Measurements:
         self._db.execute(
             f"CREATE VIEW m_{stage} AS SELECT * FROM all_{stage} "
             f"SEMI JOIN first_{stage} USING (filename, file_row_number)"
-        )
-
-    def _mixed_sql(self, mix: Mapping[str, int]) -> str:
-        """The verdicts by stage, but for the kept clips that are more than their source may give."""
-        if not mix:
-            return "SELECT *, NULL::BIGINT AS mix_rank, NULL::BIGINT AS mix_limit FROM by_stage"
-        self._db.execute("CREATE TABLE mix (source VARCHAR, mix_limit BIGINT)")
-        self._db.executemany("INSERT INTO mix VALUES (?, ?)", list(mix.items()))
-        self._db.execute(
-            """CREATE TABLE over_mix AS SELECT clip_id, mix_rank, mix_limit FROM (
-                SELECT clip_id, source, row_number() OVER (PARTITION BY source ORDER BY clip_id) AS mix_rank
-                FROM by_stage WHERE code = 0) JOIN mix USING (source) WHERE mix_rank > mix_limit"""
-        )
-        code = self.outcomes.index(OVER_MIX)
-        return (
-            f"SELECT b.* REPLACE (CASE WHEN o.clip_id IS NULL THEN b.code ELSE {code} END AS code), "
-            "o.mix_rank, o.mix_limit FROM by_stage b LEFT JOIN over_mix o ON b.clip_id = o.clip_id"
         )
 
     def _verdict_sql(self, thresholds: Mapping[str, float], retry: Retry) -> str:
