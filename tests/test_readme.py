@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from curation.config import Execution, Resample, Split
+from curation.config import DUPLICATE
 from curation.config_file import validate
 from curation.outputs import write_outputs
 from stages.frames import FrameSpec
@@ -20,7 +21,8 @@ README = (ROOT / "README.md").read_text()
 
 def test_every_reason_of_the_code_stands_in_the_readme_with_its_default(tmp_path: Path) -> None:
     rows = re.findall(r"^\| `(\w+)` \|.*\| (?:`(\w+)` (\S+) )?\|$", README, re.MULTILINE)
-    rules = {rule.reason: rule for stage in STAGES for rule in stage.rules if rule.threshold != 0.0}
+    by_stages = [rule for stage in STAGES for rule in stage.rules if rule.threshold != 0.0]
+    rules = {rule.reason: rule for rule in [*by_stages, DUPLICATE]}
     assert [reason for reason, _, _ in rows] == list(rules)
     sources = [{"name": "s", "kind": "folder", "root": str(tmp_path)}]
     thresholds = validate({"output": "out", "sources": sources}, "x.yaml", tmp_path).thresholds

@@ -6,6 +6,7 @@ import pytest
 
 from curation.decide import main
 from curation.histograms import histograms
+from curation.outputs import decide
 from curation.report import share, short
 from curation.summary import save_config
 from tests.browser import page
@@ -76,6 +77,7 @@ def test_histograms_count_every_clip_that_a_stage_measured(tmp_path: Path) -> No
     for one, change in zip(clips, changes, strict=True):
         made.measure(one, **change)
     with made.read() as measurements:
+        decide(made.config, measurements)
         found = {h.column: h for h in histograms(measurements, made.config.thresholds)}
     faces = found["face_count"]
     assert faces.edges == [0.0, 1.0, 2.0, 3.0]
