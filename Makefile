@@ -27,13 +27,13 @@ $(UV):
 	$(RUN) -m pip install --quiet uv
 
 $(VENV)/core: pyproject.toml requirements.lock | $(UV)
-	$(UV) pip install --quiet --python $(RUN) --constraint requirements.lock --editable .
+	$(UV) pip install --quiet --compile-bytecode --python $(RUN) --constraint requirements.lock --editable .
 	touch $@
 
 # facenet-pytorch is what face similarity is checked against; its own pins are years old, all that it needs is there.
 $(VENV)/dev: pyproject.toml requirements.lock | $(UV)
-	$(UV) pip install --quiet --python $(RUN) --constraint requirements.lock --editable '.[dev,s3,paper,train]'
-	$(UV) pip install --quiet --python $(RUN) --no-deps facenet-pytorch==2.6.0
+	$(UV) pip install --quiet --compile-bytecode --python $(RUN) --constraint requirements.lock --editable '.[dev,export,paper,s3,train,view]'
+	$(UV) pip install --quiet --compile-bytecode --python $(RUN) --no-deps facenet-pytorch==2.6.0
 	touch $@ $(VENV)/core
 
 lock: | $(UV)

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from curation.config import Execution, Resample, Split
-from curation.config import DUPLICATE
+from curation.config import DUPLICATE, Execution, Resample, Split
 from curation.config_file import validate
 from curation.outputs import write_outputs
 from stages.frames import FrameSpec
@@ -24,7 +23,8 @@ def test_every_reason_of_the_code_stands_in_the_readme_with_its_default(tmp_path
     by_stages = [rule for stage in STAGES for rule in stage.rules if rule.threshold != 0.0]
     rules = {rule.reason: rule for rule in [*by_stages, DUPLICATE]}
     assert [reason for reason, _, _ in rows] == list(rules)
-    sources = [{"name": "s", "kind": "folder", "root": str(tmp_path)}]
+    (tmp_path / "clips").mkdir()
+    sources = [{"name": "s", "kind": "folder", "root": "clips"}]
     thresholds = validate({"output": "out", "sources": sources}, "x.yaml", tmp_path).thresholds
     for reason, key, default in rows:
         assert key == ("" if isinstance(rules[reason].threshold, float) else rules[reason].threshold)
