@@ -91,7 +91,8 @@ class Batching:
             if self._cuda is not None and batched.gpu_seconds is not None:
                 import torch
 
-                torch.cuda.synchronize(self._cuda)
+                if torch.cuda.is_initialized():  # else nothing of torch's runs there: faces are onnxruntime's
+                    torch.cuda.synchronize(self._cuda)
                 batched.gpu_seconds += time.perf_counter() - began
         results = engine.finish(samples, found) if isinstance(engine, TwoPhase) else found
         batched.seconds += time.perf_counter() - began
