@@ -10,12 +10,12 @@ from tests.curation.made import GOOD, config
 
 STAGES = list(GOOD)
 SCREEN = ("quality", "text", "face", "crop", "embedding")
-DECODE = ("header", "decode", "cut")
+DECODE = ("header", "decode", "cut", "hash")
 SERVER = {"caption": {"engine": "openai", "base_url": "http://localhost:8000/v1", "model": "any"}}
 
 
 def two_groups(**second: Any) -> dict[str, Any]:
-    return {"groups": [{"stages": STAGES[:8], "cpus": 1}, {"stages": STAGES[8:], "cpus": 1, **second}]}
+    return {"groups": [{"stages": STAGES[:9], "cpus": 1}, {"stages": STAGES[9:], "cpus": 1, **second}]}
 
 
 def paper(tmp_path: Path, cpus: float, gpus: float, gpu_gib: float = 24, **changes: Any) -> list[Group]:
@@ -119,13 +119,19 @@ def test_captions_from_a_server_take_neither_core_nor_gpu(tmp_path: Path) -> Non
 def test_a_single_model_shares_nothing_but_its_neighbours_words(tmp_path: Path) -> None:
     raft = {"motion": {"engine": "raft"}}
     groups = plan_groups(config(tmp_path, stages=raft), cpus=8, gpus=2, gpu_gib=24)
-    assert [g.stages for g in groups] == [tuple(STAGES[:8]), ("motion", "caption")]
+    assert [g.stages for g in groups] == [tuple(STAGES[:9]), ("motion", "caption")]
     assert [(g.cpus, g.gpus, g.actors) for g in groups] == [(1, 0, 6), (1, 0.42, 2)]
     small = plan_groups(config(tmp_path, stages=raft), cpus=1, gpus=1, gpu_gib=8)
     assert [(g.cpus, g.gpus, g.batch) for g in small] == [(0.5, 0, 1), (0.5, 0.67, 2)]
 
 
 def test_every_engine_of_the_paper_profile_that_loads_a_model_is_in_the_table() -> None:
-    without_models = {("header", "container"), ("decode", "decord"), ("cut", "block_match"), ("crop", "square")}
+    without_models = {
+        ("header", "container"),
+        ("decode", "decord"),
+        ("cut", "block_match"),
+        ("hash", "dct"),
+        ("crop", "square"),
+    }
     assert set(PROFILES["paper"].items()) - set(FOOTPRINTS) == without_models
     assert not set(PROFILES["embedded"].items()) & set(FOOTPRINTS)

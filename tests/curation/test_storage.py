@@ -10,8 +10,8 @@ import pytest
 import ray
 import yaml
 
+from curation.cluster import shutdown
 from curation.decide import main as decide_main
-from curation.ray_runner import shutdown
 from curation.run import main
 from manifests.shards import read_manifest
 from manifests.storage import Place, Remote
