@@ -231,10 +231,12 @@ class Worker:
     def _save(self, clip: Clip, arrays: dict[str, np.ndarray]) -> str:
         """Write the arrays of a clip beside the manifests and return their path relative to the output folder.
 
-        The name follows the file's content: a measurement that is used again finds the flow that it was stored with.
+        The name follows the content: a measurement that is used again finds the flow that it was stored with.
         """
-        stamp = hashlib.blake2b(clip.stamp.encode(), digest_size=4).hexdigest()
-        path = self._flow_folder / clip.clip_id[:2] / f"{clip.clip_id}-{stamp}.npz"
+        digest = hashlib.blake2b(digest_size=4)
+        for name in sorted(arrays):
+            digest.update(arrays[name].tobytes())
+        path = self._flow_folder / clip.clip_id[:2] / f"{clip.clip_id}-{digest.hexdigest()}.npz"
         try:
             with whole(self._output / path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
