@@ -69,7 +69,8 @@ def test_the_page_in_a_browser(made: Made, tmp_path: Path) -> None:
     write_video(tmp_path / "clips" / "7.mp4", frames=150, size=(512, 512), fps=25)
     port = 20000 + os.getpid() % 10000
     command = [sys.executable, "-m", "curation.view", str(made.output), "--no-browser", "--port", str(port)]
-    server = subprocess.Popen(command, env=os.environ | {"PYTEST_CURRENT_TEST": "", "NICEGUI_SCREEN_TEST_PORT": ""})
+    own = ("PYTEST_CURRENT_TEST", "NICEGUI_SCREEN_TEST_PORT")  # by these NiceGUI takes itself for under test
+    server = subprocess.Popen(command, env={k: v for k, v in os.environ.items() if k not in own})
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):
