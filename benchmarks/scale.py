@@ -48,7 +48,7 @@ def make(folder: Path, clips: int) -> None:
     rng = np.random.default_rng(0)
     engines = describe_engines(made)
     output = Path(made.output)
-    listed = list(list_clips(made.sources, None, Counter()))
+    listed = list(list_clips(made, None, Counter()))
     write_listing(output, listed)
     for start in range(0, clips, 50_000):
         part = listed[start : start + 50_000]
@@ -87,7 +87,7 @@ def step(name: str, folder: Path) -> dict[str, float]:
     started = time.perf_counter()
     figures: dict[str, float] = {}
     if name == "list":
-        write_listing(output, list_clips(made.sources, None, Counter()))
+        write_listing(output, list_clips(made, None, Counter()))
     else:
         with Measurements(output, made, engines, "nothing") as known:
             if name == "resume":
