@@ -1,5 +1,4 @@
-"""Caption engines through the pipeline, in a tiny size: answers of use become captions of their clips, answers of no use
-end as failed clips."""
+"""Caption engines through the pipeline, in a tiny size: usable answers become captions, others end as failed clips."""
 
 from __future__ import annotations
 
