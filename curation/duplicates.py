@@ -33,12 +33,23 @@ def duplicates(measurements: Measurements, most: float) -> pa.Table:
 
     most: share of equal bits (0..1) that two kept clips may have; from 1 on nothing is a duplicate.
     """
-    where = "FROM decided WHERE code = 0 AND frame_hash IS NOT NULL"
-    if most >= 1 or not measurements.rows(f"SELECT 1 {where} LIMIT 1"):
+    if most >= 1:
         return _table(pa.array([], pa.string()), {})
+    columns = "clip_id, kind = 'video' AS moving, frame_hash, coalesce(motion_intensity, 0) AS motion"
+    measurements.make_whole(
+        "hashed",
+        "decided",
+        "code = 0 AND frame_hash IS NOT NULL",
+        f"{columns}, quality_score, short_side",
+        ["hash"],
+    )
     best_first = "ORDER BY quality_score DESC NULLS LAST, short_side DESC NULLS LAST, clip_id"
-    select = "SELECT clip_id, kind = 'video' AS moving, frame_hash, coalesce(motion_intensity, 0) AS motion"
-    batches = list(measurements.batches(f"{select} {where} {best_first}", 100_000))
+    batches = list(
+        measurements.batches(f"SELECT clip_id, moving, frame_hash, motion FROM hashed {best_first}", 100_000)
+    )
+    measurements.rows("DROP TABLE hashed")
+    if not batches:
+        return _table(pa.array([], pa.string()), {})
     clips = pa.Table.from_batches(batches).combine_chunks()
     ids = clips["clip_id"].combine_chunks()
     hashes = clips["frame_hash"].combine_chunks().flatten().to_numpy().reshape(len(ids), -1)
@@ -54,11 +65,12 @@ def _embeddings_agree(measurements: Measurements, better: pa.Array, worse: pa.Ar
     """bool (p,): whether neither the pictures' nor the faces' embeddings of the pair speak against it."""
     agree = np.ones(len(better), bool)
     measurements.add("pairs", pa.table({"pair": np.arange(len(better)), "better": better, "worse": worse}))
-    for column, least in (("frame_embedding", SAME_PICTURE), ("face_embedding", SAME_FACE)):
-        within = "clip_id IN (SELECT better FROM pairs UNION ALL SELECT worse FROM pairs)"
-        measurements.make(
-            "vectors", f"SELECT clip_id, {column} AS v FROM decided WHERE {column} IS NOT NULL AND {within}"
-        )
+    measurements.rows(
+        "CREATE OR REPLACE VIEW paired AS SELECT clip_id, stamp FROM decided "
+        "WHERE clip_id IN (SELECT better FROM pairs UNION ALL SELECT worse FROM pairs)"
+    )
+    for stage, column, least in (("embedding", "frame_embedding", SAME_PICTURE), ("face", "face_embedding", SAME_FACE)):
+        measurements.make_whole("vectors", "paired", f"{column} IS NOT NULL", f"clip_id, {column} AS v", [stage])
         differ = measurements.rows(
             "SELECT pair FROM pairs JOIN vectors a ON a.clip_id = better JOIN vectors b ON b.clip_id = worse "
             f"WHERE list_dot_product(a.v, b.v) < {least}"
@@ -80,25 +92,28 @@ def similar_pairs(hashes: np.ndarray, kinds: np.ndarray, most: float) -> tuple[n
     O(BANDS n) at most and O(n) where copies are few. Bits are drawn with a fixed seed: the same clips, the same pairs.
     """
     count, words = hashes.shape
-    both = np.concatenate([hashes, hashes ^ MIRROR])
-    row = np.tile(np.arange(count), 2)
     pairs = np.zeros(0, np.int64)
     rng = np.random.default_rng(0)
     for _ in range(BANDS):
-        key = np.tile(kinds, 2).astype(np.int64)
+        key, mirror = kinds.astype(np.int64), 0
         for bit in rng.choice(64 * words, BAND_BITS, replace=False):
-            key = key << 1 | (both[:, bit // 64] >> np.uint64(bit % 64) & np.uint64(1)).astype(np.int64)
-        order = np.lexsort((row, key))
-        starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+            key = key << 1 | (hashes[:, bit // 64] >> np.uint64(bit % 64) & np.uint64(1)).astype(np.int64)
+            mirror = mirror << 1 | int(MIRROR >> np.uint64(bit % 64) & np.uint64(1))
+        # A clip stands in the bucket of the smaller of its own and its mirror image's key, turned that way round: so
+        # whatever pair shares a bucket, mirrored or not, is compared once.
+        turned = key ^ mirror < key
+        seen = np.where(turned[:, None], hashes ^ MIRROR, hashes)
+        in_order = np.sort(np.minimum(key, key ^ mirror) << 32 | np.arange(count))  # by key, then by row
+        order = in_order & 0xFFFFFFFF
+        starts = np.flatnonzero(np.diff(in_order >> 32, prepend=-1))
         start = np.repeat(starts, np.diff(starts, append=len(order)))
         place = np.arange(len(order)) - start
         todo = np.flatnonzero(place)
         for leader in range(LEADERS):
             todo = todo[place[todo] > leader]
             a, b = order[start[todo] + leader], order[todo]
-            alike = _share_equal(both[a], both[b]) > most
-            hit = alike & (row[a] != row[b])
-            pairs = np.union1d(pairs, row[a[hit]] * count + row[b[hit]]) if hit.any() else pairs
+            hit = _share_equal(seen[a], seen[b]) > most
+            pairs = np.union1d(pairs, a[hit] * count + b[hit]) if hit.any() else pairs
             todo = todo[~hit]
             if not len(todo):
                 break
@@ -111,7 +126,7 @@ def similar_pairs(hashes: np.ndarray, kinds: np.ndarray, most: float) -> tuple[n
 
 def _share_equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """float64 (n,): the share of equal bits of two uint64 (n, words), 0..1."""
-    return 1 - np.bitwise_count(a ^ b).sum(axis=1) / (64 * a.shape[1])
+    return 1 - np.einsum("ij->i", np.bitwise_count(a ^ b), dtype=np.int64) / (64 * a.shape[1])
 
 
 def copies(better: np.ndarray, worse: np.ndarray, alike: np.ndarray) -> dict[int, tuple[int, float]]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 
-from curation.verdicts import Measurements
+from curation.verdicts import Measurements, is_number
 from stages.base import Stage
 
 BARS = 24
@@ -59,10 +58,10 @@ class Histogram:
 
 def histograms(measurements: Measurements, thresholds: Mapping[str, float]) -> list[Histogram]:
     """One per numeric column of the stages that has a value anywhere, those with thresholds first."""
-    columns = [(stage, f) for stage in measurements.stages for f in stage.fields if _is_number(f.type)]
+    columns = [(stage, f) for stage in measurements.stages for f in stage.fields if is_number(f.type)]
     names = ", ".join(f.name for _, f in columns)
     known = ", ".join(f"{stage.name}_known" for stage in measurements.stages)
-    # one pass over the joins, whatever the number of columns
+    # one join, whatever the number of columns
     measurements.rows(f"CREATE OR REPLACE TEMP TABLE numbers AS SELECT code, {known}, {names} FROM decided")
     found = [_histogram(measurements, thresholds, stage, column) for stage, column in columns]
     measurements.rows("DROP TABLE numbers")
@@ -130,7 +129,3 @@ def _edges(low: float, high: float, origin: float, integers: bool) -> list[float
     first = math.floor((low - origin) / step + 1e-9)
     last = max(math.ceil((high - origin) / step - 1e-9), first + 1)
     return [float(f"{origin + i * step:.12g}") for i in range(first, last + 1)]
-
-
-def _is_number(type_: Any) -> bool:
-    return pa.types.is_integer(type_) or pa.types.is_floating(type_)

@@ -15,8 +15,8 @@ SAME_FACE = 0.4
 
 def find_identities(measurements: Measurements) -> None:
     """Make the table `identities` of the kept clips that have a face embedding: clip_id, identity."""
-    faces = "FROM decided WHERE code = 0 AND face_embedding IS NOT NULL"
-    batches = measurements.batches(f"SELECT clip_id, face_embedding {faces} ORDER BY clip_id")
+    known = "code = 0 AND face_embedding IS NOT NULL"
+    batches = measurements.whole("decided", known, "clip_id, face_embedding", ["face"])
     measurements.add("identities", identities(batches))
 
 

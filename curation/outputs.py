@@ -65,6 +65,12 @@ def write_outputs(config: Config, engines: Mapping[str, Any], measurements: Meas
     decision = decide(config, measurements)
     find_identities(measurements)
     split_videos(measurements, config.split.val_fraction)
+    measurements.make(
+        "places",
+        f"SELECT clip_id, i.identity, s.split FROM decided LEFT JOIN identities i USING (clip_id) "
+        f"JOIN splits s ON s.video = {VIDEO}",
+    )
+    measurements.rows("CREATE OR REPLACE VIEW placed AS SELECT * FROM decided JOIN places USING (clip_id)")
     described = _metadata(config, engines)
     by_code = measurements.outcomes
     kept = [code for code, outcome in enumerate(by_code) if outcome.status == "kept"]
@@ -74,8 +80,8 @@ def write_outputs(config: Config, engines: Mapping[str, Any], measurements: Meas
         ("rejected", rejected_schema(), f"code NOT IN ({_list(kept)})"),
     ):
         selected = ", ".join(f"{columns[name]} AS {name}" for name in schema.names)
-        sql = f"SELECT {selected} FROM decided WHERE {where} ORDER BY clip_id"
-        write_shards(output / folder, _cast(measurements.batches(sql), schema), schema, described)
+        rows = measurements.whole("placed", where, selected)
+        write_shards(output / folder, _cast(rows, schema), schema, described)
     return decision
 
 
@@ -147,7 +153,7 @@ def _errors(measurements: Measurements, most: int = 1000) -> list[dict[str, Any]
     """The failed clips by source and path, at most `most`; all of them stand in rejected/."""
     failed = [code for code, outcome in enumerate(measurements.outcomes) if outcome.status == "failed"]
     rows = measurements.rows(
-        f"SELECT clip_id, source, path, {_stage_sql(measurements)}, {_error_sql(measurements)} FROM decided "
+        f"SELECT clip_id, source, path, {_stage_sql(measurements)}, error FROM decided "
         f"WHERE code IN ({_list(failed)}) ORDER BY source, path LIMIT {most}"
     )
     return [dict(zip(("clip_id", "source", "path", "stage", "error"), row, strict=True)) for row in rows]
@@ -172,9 +178,7 @@ def _columns(config: Config, measurements: Measurements, weights: Weights) -> di
         "motion_bin": kept_bin,
         "sample_weight": f"CASE WHEN code = 0 AND NOT {_binned_sql(config)} THEN {float(weights.image)!r} "
         f"WHEN code = 0 THEN CAST(CASE ({kept_bin}) {bins} END AS DOUBLE) END",
-        "identity": "(SELECT i.identity FROM identities i WHERE i.clip_id = decided.clip_id)",
-        "split": f"(SELECT s.split FROM splits s WHERE s.video = {VIDEO})",
-        "duplicate_of": "duplicate_of",
+        **{name: name for name in ("identity", "split", "duplicate_of", "error")},
         "status": _case({c: f"'{o.status}'" for c, o in enumerate(by_code)}),
         "stage": _stage_sql(measurements),
         "reason": _case({c: f"'{o.rule.reason}'" for c, o in enumerate(by_code) if o.rule}),
@@ -188,7 +192,6 @@ def _columns(config: Config, measurements: Measurements, weights: Weights) -> di
                 if o.rule
             }
         ),
-        "error": _error_sql(measurements),
     }
     for name in rejected_schema().names:
         sql.setdefault(name, "NULL")
@@ -208,16 +211,6 @@ def _bin_sql(config: Config) -> str:
 
 def _stage_sql(measurements: Measurements) -> str:
     return _case({c: f"'{o.stage}'" for c, o in enumerate(measurements.outcomes) if o.stage})
-
-
-def _error_sql(measurements: Measurements) -> str:
-    return _case(
-        {
-            code: "problem" if outcome.stage == "listing" else f"{outcome.stage}_error"
-            for code, outcome in enumerate(measurements.outcomes)
-            if outcome.status == "failed"
-        }
-    )
 
 
 def _case(by_code: Mapping[int, str]) -> str:

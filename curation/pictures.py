@@ -38,7 +38,7 @@ class Pictures:
     def frames(self, row: Mapping[str, Any], size: int) -> Frames:
         """The clip's frames with a shorter side of `size` px; of a clip too short for the grid, two from its middle.
 
-        row: a row of the view `verdicts`. Raises ClipError for a clip that has no header or cannot be decoded any more.
+        row: a whole row of `Measurements`. Raises ClipError for a clip that has no header or cannot be decoded now.
         """
         if not row["header_known"]:
             raise ClipError("its header was never read")

@@ -129,17 +129,8 @@ def _ranked(measurements: Measurements, code: int, order: str, shown: int) -> li
         "SELECT clip_id FROM ranked JOIN spots USING (place) ORDER BY place"
     )
     ids = [clip_id for (clip_id,) in chosen]
-    rows = clip_rows(measurements, ids)
+    rows = measurements.clip_rows("decided", ids)
     return [rows[clip_id] for clip_id in ids]
-
-
-def clip_rows(measurements: Measurements, ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Rows of `decided` by clip_id."""
-    if not ids:
-        return {}
-    listed = ", ".join("'" + clip_id.replace("'", "''") + "'" for clip_id in ids)
-    batches = measurements.batches(f"SELECT * FROM decided WHERE clip_id IN ({listed})")
-    return {row["clip_id"]: row for batch in batches for row in batch.to_pylist()}
 
 
 def _pictures(

@@ -53,7 +53,6 @@ def main(argv: list[str] | None = None) -> int:
 def find(config: Config, wanted: str) -> tuple[dict[str, Any], list[str]]:
     """The clip's row of `verdicts`, and its verdict in words under the run's own thresholds. Raises ConfigError."""
     from curation.outputs import decide
-    from curation.report import clip_rows
     from curation.verdicts import Measurements
 
     output = Path(config.output)
@@ -61,7 +60,7 @@ def find(config: Config, wanted: str) -> tuple[dict[str, Any], list[str]]:
     quoted = "'" + wanted.replace("'", "''") + "'"
     with Measurements(output, config, engines, "nothing") as measurements:
         found = measurements.rows(
-            f"SELECT clip_id, source || '/' || path FROM verdicts WHERE starts_with(clip_id, {quoted}) "
+            f"SELECT clip_id, source || '/' || path FROM facts WHERE starts_with(clip_id, {quoted}) "
             f"OR path = {quoted} OR source || '/' || path = {quoted} ORDER BY ALL LIMIT 5"
         )
         if len(found) != 1:
@@ -69,7 +68,7 @@ def find(config: Config, wanted: str) -> tuple[dict[str, Any], list[str]]:
             named = "".join(f"\n  {clip_id}  {path!r}" for clip_id, path in found)
             raise ConfigError(f"{output}: {what} with the id or path {wanted!r}{named}")
         decide(config, measurements)
-        row = clip_rows(measurements, [found[0][0]])[found[0][0]]
+        row = measurements.clip_rows("decided", [found[0][0]])[found[0][0]]
         outcome = measurements.outcomes[row["code"]]
     said = [outcome.status + (f" at {outcome.stage}" if outcome.stage else "")]
     if rule := outcome.rule:

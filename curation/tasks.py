@@ -16,12 +16,12 @@ def _where(measurements: Measurements) -> str:
 
 def count_pending(measurements: Measurements) -> int:
     """How many clips have something to measure."""
-    return measurements.rows(f"SELECT count(*) FROM verdicts WHERE {_where(measurements)}")[0][0]
+    return measurements.rows(f"SELECT count(*) FROM facts WHERE {_where(measurements)}")[0][0]
 
 
 def pending_tasks(measurements: Measurements) -> Iterator[Task]:
     """Those clips, each with all that is known of it, in the order of their ids."""
-    for batch in measurements.batches(f"SELECT * FROM verdicts WHERE {_where(measurements)} ORDER BY clip_id"):
+    for batch in measurements.whole("facts", _where(measurements)):
         for row in batch.to_pylist():
             known = {
                 stage.name: {field.name: row[field.name] for field in stage.fields}

@@ -58,7 +58,7 @@ def list_windows(
     with Measurements(output, inner, engines, "all" if retry_failed else "transient") as known:
         measure(inner, engines, known)
     with Measurements(output, inner, engines, "nothing") as known:
-        for batch in known.batches("SELECT * FROM verdicts ORDER BY path, source_span, clip_id"):
+        for batch in known.batches(f"{known.joined('facts', known.stages)} ORDER BY path, source_span, clip_id"):
             for row in batch.to_pylist():
                 clip = replace(clip_of(row), entry=entry_of(row))
                 if row["shots_error"] is not None:

@@ -10,9 +10,7 @@ from tests.curation.made import GOOD, Made, clip, config, random_changes
 
 def found(made: Made, retry: str = "nothing") -> dict[str, Outcome]:
     with made.read(retry) as measurements:  # type: ignore[arg-type]
-        return {
-            path: measurements.outcomes[code] for path, code in measurements.rows("SELECT path, code FROM verdicts")
-        }
+        return {path: measurements.outcomes[code] for path, code in measurements.rows("SELECT path, code FROM facts")}
 
 
 def ends(made: Made, retry: str = "nothing") -> dict[str, tuple[str, str | None, str | None]]:
@@ -102,7 +100,7 @@ def test_the_first_measurement_wins_but_a_success_replaces_a_failure(tmp_path: P
     made.measure(clip("a"), motion={"motion_intensity": 9.0})
     made.measure(clip("b"), ["motion"], motion={"motion_intensity": 7.0})
     with made.read() as measurements:
-        rows = measurements.rows("SELECT path, motion_intensity, code FROM verdicts ORDER BY path")
+        rows = measurements.rows("SELECT path, motion_intensity, code FROM facts ORDER BY path")
     assert rows == [("a", 5.0, 0), ("b", 7.0, 0)]
 
 
