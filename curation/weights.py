@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import hashlib
 import shutil
 import sys
 import urllib.error
@@ -16,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stages import weights
-from stages.weights import WEIGHTS, Weight
+from stages.weight_table import WEIGHTS, Weight
 
 _BLOCK = 1 << 20
 
@@ -51,11 +50,13 @@ def _verify(names: list[str]) -> int:
     good = True
     for name in names:
         path = weights.find(name)
-        problem = "missing" if path is None else weights.check(name, path)
+        problem = "missing" if path is None else weights.check(name, path, anew=True)
         good &= problem is None
         if path is not None and problem is None:
             known = WEIGHTS[name].sha256 is not None
-            problem = f"ok, {path}" if known else f"present, no published hash: sha256 is {weights.digest(path)}"
+            problem = (
+                f"ok, {path}" if known else f"present, no published hash: sha256 is {weights.digest(path, anew=True)}"
+            )
         print(f"{name}: {problem}")
     return 0 if good else 1
 
@@ -127,7 +128,7 @@ def fetch(origin: str, group: list[Weight], folder: Path) -> None:
             part.rename(staged)
         else:
             _extract(part, weight.member, staged)
-        found = hashlib.file_digest(staged.open("rb"), "sha256").hexdigest()
+        found = weights.digest(staged, anew=True)
         if weight.sha256 is not None and found != weight.sha256:
             staged.unlink()
             part.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from stages.weights import WEIGHTS
+from stages.weight_table import WEIGHTS
 from training.arcface import small_arcface
 from training.components import SCRATCH, missing, small_unet
 from training.config import FitConfig

@@ -13,7 +13,8 @@ from curation.fingerprint import build_engine
 from curation.names import SUMMARY
 from manifests.schema import manifest_schema
 from manifests.shards import whole
-from stages.weights import WEIGHTS, needed
+from stages.weight_table import WEIGHTS
+from stages.weights import needed
 
 FORMS = {
     "grid": "the frames that motion intensity was measured on, {count} at {rate}, {size}x{size} pixels",

@@ -14,7 +14,7 @@ import pytest
 
 from curation import weights as cli
 from stages import weights
-from stages.weights import Weight
+from stages.weight_table import Weight
 
 
 class Server(ThreadingHTTPServer):

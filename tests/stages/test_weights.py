@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import weights
+from stages import weight_table, weights
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def put(path: Path, content: bytes, sums: Path | None = None) -> str:
 
 
 def test_the_table_is_complete() -> None:
-    assert len(weights.WEIGHTS) == len(weights._ALL)
+    assert len(weights.WEIGHTS) == len(weight_table._ALL)
     assert len({w.file for w in weights.WEIGHTS.values()}) == len(weights.WEIGHTS)
     for weight in weights.WEIGHTS.values():
         assert weight.licence
@@ -93,13 +93,6 @@ def test_ones_own_folder_comes_before_the_libraries_caches(
     raft = tmp_path / "torch" / "hub" / "checkpoints" / "raft_small_C_T_V2-01064c6d.pth"
     put(raft, b"in the cache of torch")
     assert weights.find("raft_small") == raft
-
-
-def test_a_folder_of_files_has_one_digest(tmp_path: Path) -> None:
-    put(tmp_path / "a" / "model.safetensors", b"1")
-    before = weights.digest(tmp_path / "a")
-    put(tmp_path / "a" / "config.json", b"2")
-    assert weights.digest(tmp_path / "a") != before
 
 
 def test_needed_asks_the_engines_that_have_weights() -> None:
