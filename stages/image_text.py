@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -41,6 +42,15 @@ def _complete(folder: Path) -> bool:
     index = folder / "model.safetensors.index.json"
     names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
     return all((folder / name).is_file() for name in names) and (folder / "config.json").is_file()
+
+
+def _check(folder: Path) -> None:
+    """Raises ValueError for a large file in the hub's cache that is not what the hub has: it is a link to a file whose
+    name is the hub's sha256 of it. The hub's own client looks at the size alone."""
+    for file in sorted(folder.iterdir()):
+        target = file.resolve()
+        if re.fullmatch("[0-9a-f]{64}", target.name) and weights.digest(target) != target.name:
+            raise ValueError(f"caption: {file} is not what the hub has, by its sha256: delete {target} and run again")
 
 
 @dataclass(frozen=True)
@@ -85,26 +95,32 @@ class ImageText:
         if folder.is_dir():
             return folder
         try:
-            found = snapshot_download(self._params.model, revision=self._params.revision, local_files_only=True)
+            # Asked without the patterns, it misses the files that `download` left out.
+            found = snapshot_download(
+                self._params.model, revision=self._params.revision, allow_patterns=FILES, local_files_only=True
+            )
         except (OSError, ValueError):  # none of it is there, or that is no name of a model
             return None
         return Path(found) if _complete(Path(found)) else None
 
     def download(self) -> None:
-        """Get the model from the hub into the hub's cache, unless it is there. Raises ValueError."""
+        """Get the model from the hub into the hub's cache, unless it is there. Raises ValueError where it cannot be
+        had, or is not what the hub has."""
         from huggingface_hub import constants, snapshot_download
 
         name, barred = self._params.model, weights.offline()
-        if self.folder() is not None:
+        if (folder := self.folder()) is not None:
+            _check(folder)
             return
         place = f"give its folder as stages.caption.model, or fill the hub's cache, {constants.HF_HUB_CACHE}"
         if barred:
             raise ValueError(f"caption: the model {name} is missing and downloads are off ({barred} is set): {place}")
         try:
-            snapshot_download(name, revision=self._params.revision, allow_patterns=FILES)
+            folder = Path(snapshot_download(name, revision=self._params.revision, allow_patterns=FILES))
         except (OSError, ValueError) as error:
             text = " ".join(str(error).split())[:300]
             raise ValueError(f"caption: cannot load the model {name} from {self.origin()}: {text}: {place}") from error
+        _check(folder)
 
     def setup(self, device: str) -> None:
         """Load the model, in bfloat16 on a GPU and in single precision on a CPU; code that comes with a model is not
