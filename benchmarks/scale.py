@@ -1,10 +1,12 @@
 """What a run of many clips costs beside measuring: listing, resuming, deciding and writing, over made measurements.
 
-    python -m benchmarks.scale [--most 1000000] [--keep]
+    python -m benchmarks.scale [--most 1000000] [--people N] [--keep]
 
 For each size (1e3, 1e4, ...) an output folder is made as a run would have left it: a listing and one row a clip and
-stage, a tenth of the clips copies of others. Each step runs in a process of its own, whose peak memory is its own. The
-exponent is the slope of log seconds over log clips, from 1e4 on: 1 is linear.
+stage, a tenth of the clips copies of others. With --people every clip has a face embedding (512 numbers), of one of so
+many people, and two image embeddings (768), as the paper's engines give; those figures are kept apart. Each step runs
+in a process of its own, whose peak memory is its own. To decide is to write manifests and report. The exponent is the
+slope of log CPU seconds over log clips, from 1e4 on: 1 is linear.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from benchmarks.machine import keep
 STEPS = ("list", "resume", "decide")
 
 
-def make(folder: Path, clips: int) -> None:
+def make(folder: Path, clips: int, people: int) -> None:
     """Empty files to list, in folders of a thousand, and measurements of each: all good but for some to reject."""
     import pyarrow as pa
 
@@ -46,6 +48,7 @@ def make(folder: Path, clips: int) -> None:
             path.parent.mkdir(parents=True)
         path.touch()
     rng = np.random.default_rng(0)
+    faces = rng.normal(size=(people, 512)).astype(np.float32)
     engines = describe_engines(made)
     output = Path(made.output)
     listed = list(list_clips(made, None, Counter()))
@@ -61,21 +64,39 @@ def make(folder: Path, clips: int) -> None:
             "quality_score": rng.uniform(0.25, 0.9, len(part)).round(3).tolist(),
             "motion_intensity": [5.0 if i % 10 < 2 else v for i, v in enumerate(rng.gamma(3, 3, len(part)).tolist())],
         }
+        if people:
+            whose = rng.integers(0, people, len(part))
+            whose[copies + 1] = whose[copies]
+            noise = rng.normal(size=(len(part), 512)).astype(np.float32)
+            drawn["face_embedding"] = unit(faces[whose] + noise * 0.7)  # cosines of about 0.67
+            pictures = rng.normal(size=(len(part), 768)).astype(np.float32)
+            pictures[copies + 1] = pictures[copies]
+            drawn["frame_embedding"] = drawn["image_embedding"] = unit(pictures)
         for stage, _ in made.stage_table():
             schema = measurement_schema(stage)
+            known = key | drawn
             columns = {
-                name: key.get(name) or (drawn[name] if name in drawn else [GOOD[stage.name].get(name)] * len(part))
+                name: known[name] if name in known else [GOOD[stage.name].get(name)] * len(part)
                 for name in schema.names
             }
             target = stage_folder(output, stage.name, engines[stage.name]["fingerprint"])
             write_table(target / f"{start:020d}-made.parquet", pa.table(columns, schema=schema))
 
 
+def unit(vectors: np.ndarray) -> Any:
+    """Rows (n, d) at length 1, as a column of lists."""
+    import pyarrow as pa
+
+    flat = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).ravel()
+    return pa.ListArray.from_arrays(np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1], flat)
+
+
 def step(name: str, folder: Path) -> dict[str, float]:
-    """Run one step in this process; its seconds, and the peak memory of the process in GiB."""
+    """Run one step in this process: seconds by the clock and of the processor, and the process's peak memory in GiB."""
     from curation.fingerprint import describe_engines
     from curation.listing import list_clips
     from curation.outputs import write_outputs
+    from curation.report import write_report
     from curation.store import write_listing
     from curation.tasks import count_pending
     from curation.verdicts import Measurements
@@ -94,19 +115,22 @@ def step(name: str, folder: Path) -> dict[str, float]:
                 assert count_pending(known) == 0
             else:
                 decision = write_outputs(made, engines, known)
+                summary = {**decision.as_json(), "stages": engines, "thresholds": made.limits()}
+                write_report(output, made, known, summary)
                 figures = {"kept": decision.status["kept"], "duplicates": decision.reasons["duplicate"]}
     seconds = time.perf_counter() - started
+    busy = time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"seconds": round(seconds, 3), "peak_gib": round(peak, 3), **figures}
+    return {"seconds": round(seconds, 3), "cpu_seconds": round(busy, 3), "peak_gib": round(peak, 3), **figures}
 
 
-def measure(clips: int) -> dict[str, Any]:
-    """All steps at one size."""
+def measure(clips: int, people: int) -> dict[str, Any]:
+    """All steps at one size, with the embeddings of `people` or, for 0, without."""
     with tempfile.TemporaryDirectory() as temporary:
         started = time.perf_counter()
         for name in ("make", *STEPS):
             code = f"import benchmarks.scale as s, json, pathlib; f = pathlib.Path({temporary!r})\n" + (
-                f"s.make(f, {clips})" if name == "make" else f"print(json.dumps(s.step({name!r}, f)))"
+                f"s.make(f, {clips}, {people})" if name == "make" else f"print(json.dumps(s.step({name!r}, f)))"
             )
             out = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout
             if name == "make":
@@ -118,31 +142,35 @@ def measure(clips: int) -> dict[str, Any]:
 
 
 def exponents(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Per step, the slope of log seconds over log clips from 1e4 clips on, where start-up no longer counts."""
+    """Per step, the slope of log CPU seconds over log clips from 1e4 clips on, where start-up no longer counts."""
     large = [row for row in rows if row["clips"] >= 10_000]
     if len(large) < 2:
         return {}
     sizes = np.log([row["clips"] for row in large])
     return {
-        name: round(float(np.polyfit(sizes, np.log([r[name]["seconds"] for r in large]), 1)[0]), 2) for name in STEPS
+        name: round(float(np.polyfit(sizes, np.log([r[name]["cpu_seconds"] for r in large]), 1)[0]), 2)
+        for name in STEPS
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.splitlines()[0])
     parser.add_argument("--most", type=int, default=1_000_000, help="the largest size")
+    parser.add_argument("--people", type=int, default=0, help="give all clips embeddings, of so many people's faces")
     parser.add_argument("--keep", action="store_true", help="write the figures to benchmarks/results/scale.json")
     args = parser.parse_args()
     rows = []
     size = 1000
     while size <= args.most:
-        rows.append(measure(size))
+        rows.append(measure(size, args.people))
         print(json.dumps(rows[-1]), flush=True)
         size *= 10
-    figures = {"sizes": rows, "exponents": exponents(rows)}
+    figures: dict[str, Any] = {"sizes": rows, "exponents": exponents(rows)}
+    if args.people:
+        figures = {"people": args.people, **figures}
     print(json.dumps(figures["exponents"]))
     if args.keep:
-        print(keep("scale", figures, "duckdb", "pyarrow", "numpy"))
+        print(keep("scale-embeddings" if args.people else "scale", figures, "duckdb", "pyarrow", "numpy"))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from curation.verdicts import Measurements
 # Cosine from which on two faces are one person's. Our choice, not calibrated: higher splits people, lower merges them.
 SAME_FACE = 0.4
 
+BLOCK = 8192  # identities compared at once: 32 MB of cosines
+
 
 def find_identities(measurements: Measurements) -> None:
     """Make the table `identities` of the kept clips that have a face embedding: clip_id, identity."""
@@ -25,28 +27,58 @@ def identities(batches: Iterable[pa.RecordBatch], same_face: float = SAME_FACE) 
 
     batches: columns clip_id and face_embedding (unit length), ordered by clip_id, so that the answer depends on nothing
     else. Each clip joins the first-seen face that it is most alike, or begins an identity of its own. Time grows with
-    clips times identities, memory with identities (2 kB each).
+    clips times identities, as products of matrices; memory with identities (2 kB each).
     """
-    clips: list[str] = []
-    owners: list[str] = []
-    names: list[str] = []
+    ids: list[pa.Array] = []
+    owners: list[np.ndarray] = []
+    first: list[int] = []  # of each identity, the place of its first clip
     leaders = np.zeros((0, 0), np.float32)
+    count = 0
     for batch in batches:
-        vectors = np.stack(batch["face_embedding"].to_pylist()).astype(np.float32)
-        if not len(names):
-            leaders = np.zeros((1024, vectors.shape[1]), np.float32)
-        known = vectors @ leaders[: len(names)].T
-        old = len(names)
-        for i, clip in enumerate(batch["clip_id"].to_pylist()):
-            likeness = np.concatenate([known[i], leaders[old : len(names)] @ vectors[i]])
-            if len(likeness) and likeness.max() >= same_face:
-                owner = names[int(likeness.argmax())]
-            else:
-                owner = clip
-                if len(names) == len(leaders):
-                    leaders = np.concatenate([leaders, np.zeros_like(leaders)])
-                leaders[len(names)] = vectors[i]
-                names.append(clip)
-            clips.append(clip)
-            owners.append(owner)
-    return pa.table({"clip_id": pa.array(clips, pa.string()), "identity": pa.array(owners, pa.string())})
+        if not batch.num_rows:
+            continue
+        flat = batch["face_embedding"].flatten().to_numpy(zero_copy_only=False)
+        vectors = flat.astype(np.float32).reshape(batch.num_rows, -1)
+        likeness, owner = _most_alike(vectors, leaders[: len(first)])
+        fresh: list[int] = []  # rows of this batch that begin an identity
+        unlike = np.flatnonzero(likeness < same_face)
+        among = vectors[unlike] @ vectors[unlike].T
+        nearest = np.full(len(unlike), -np.inf, np.float32)  # of those that have begun one
+        for place, row in enumerate(unlike.tolist()):
+            if nearest[place] < same_face:
+                fresh.append(row)
+                np.maximum(nearest, among[place], out=nearest)
+        if fresh:
+            # Later rows may be more alike one of these than all that were known before.
+            new = vectors @ vectors[fresh].T
+            new[np.arange(len(vectors))[:, None] <= np.array(fresh)] = -np.inf
+            best = new.max(axis=1)
+            owner = np.where(best > likeness, len(first) + new.argmax(axis=1), owner)
+            owner[fresh] = len(first) + np.arange(len(fresh))
+            if len(first) + len(fresh) > len(leaders):
+                larger = np.zeros((2 * (len(first) + len(fresh)), vectors.shape[1]), np.float32)
+                larger[: len(first)] = leaders[: len(first)] if len(first) else 0
+                leaders = larger
+            leaders[len(first) : len(first) + len(fresh)] = vectors[fresh]
+            first += [count + row for row in fresh]
+        ids.append(batch["clip_id"])
+        owners.append(owner)
+        count += len(vectors)
+    if not ids:
+        return pa.table({"clip_id": pa.array([], pa.string()), "identity": pa.array([], pa.string())})
+    clips = pa.concat_arrays(ids)
+    named = np.array(first)[np.concatenate(owners)]
+    return pa.table({"clip_id": clips, "identity": clips.take(pa.array(named))})
+
+
+def _most_alike(vectors: np.ndarray, leaders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (n,), int64 (n,): of each vector (n, d), the largest cosine with a leader (k, d), and the first such;
+    -inf and 0 where there are none."""
+    best, place = np.full(len(vectors), -np.inf, np.float32), np.zeros(len(vectors), np.int64)
+    for start in range(0, len(leaders), BLOCK):
+        known = vectors @ leaders[start : start + BLOCK].T
+        index = known.argmax(axis=1)
+        value = known[np.arange(len(vectors)), index]
+        better = value > best
+        best[better], place[better] = value[better], start + index[better]
+    return best, place

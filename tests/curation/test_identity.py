@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from curation import identity
 from curation.identity import identities
 
 
@@ -47,3 +48,19 @@ def test_more_identities_than_first_reserved() -> None:
 
 def test_nothing_gives_nothing() -> None:
     assert identities([]).num_rows == 0
+
+
+@pytest.mark.parametrize("size", [1, 50, 400])
+def test_each_clip_joins_the_most_alike_of_those_before_it(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faces so noisy that many identities are near; compared in blocks, the answer is that of one after the other."""
+    monkeypatch.setattr(identity, "BLOCK", 16)
+    vectors, _ = people(count=60, clips=400, noise=1.3)
+    first: list[int] = []
+    expected = []
+    for i, vector in enumerate(vectors):
+        cosines = vectors[first] @ vector
+        if not len(cosines) or cosines.max() < 0.4:
+            first.append(i)
+        expected.append(f"{i if first[-1] == i else first[int(cosines.argmax())]:032x}")
+    assert 60 < len(first) < 300
+    assert identities(batches(vectors, size))["identity"].to_pylist() == expected
