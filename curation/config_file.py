@@ -205,26 +205,25 @@ def _check_sources(sources: list[Source], file: str, base: Path, roots: bool) ->
             raise ConfigError(f"{file}: sources.{index}.name: {source.name} is used twice; names must differ")
         seen.add(source.name)
         root = _resolve(source.root, base, f"{file}: sources.{index}.root")
-        if is_uri(root) and source.kind != "folder":
-            raise ConfigError(
-                f"{file}: sources.{index}.root: kind {source.kind} is read from local folders, got {root}"
-            )
         if roots:
-            _check_folder(root, f"{file}: sources.{index}.root")
-        for part in source.parts() if roots else []:
-            if not Path(root, part).exists():
-                raise ConfigError(f"{file}: sources.{index}: {source.kind} expects {part} in {root}, which has none")
+            _check_folder(root, f"{file}: sources.{index}", source)
         checked.append(source.model_copy(update={"root": root}))
     return tuple(checked)
 
 
-def _check_folder(root: str, key: str) -> None:
+def _check_folder(root: str, key: str, source: Source) -> None:
+    """The root must be there, and in it what the source's layout needs."""
     try:
-        found = place(root).is_dir()
+        folder = place(root)
+        if not folder.is_dir():
+            raise ConfigError(f"{key}.root: no such folder: {root}")
+        for part in source.parts():
+            if not (folder / part).exists():
+                raise ConfigError(f"{key}: {source.kind} expects {part} in {root}, which has none")
+    except ConfigError:
+        raise
     except OSError as error:
-        raise ConfigError(f"{key}: {root} cannot be reached: {error.strerror}") from None
-    if not found:
-        raise ConfigError(f"{key}: no such folder: {root}")
+        raise ConfigError(f"{key}.root: {root} cannot be reached: {error.strerror}") from None
 
 
 def _check_storage(storage: Storage, base: Path, file: str) -> Storage:

@@ -46,7 +46,7 @@ class Pictures:
         spec = self._spec.model_copy(update={"size": size})
         if row["missing_frames"]:
             spec = FrameSpec(size=size, fps=240, count=2)
-        with self._cache.file(clip.location(self._roots[clip.source]), clip.stamp) as path:
+        with self._cache.clip(clip, self._roots[clip.source]) as path:
             return self._decoder.frames(path, clip.kind, spec, header_of(clip, row), clip.span, clip.box)
 
 

@@ -246,7 +246,7 @@ class Worker:
 
     def _file(self, clip: Clip) -> AbstractContextManager[str]:
         """Where the clip's file can be opened on this machine."""
-        return self._cache.file(clip.location(self._roots[clip.source]), clip.stamp)
+        return self._cache.clip(clip, self._roots[clip.source])
 
 
 def _copy(task: Task) -> Task:

@@ -49,10 +49,10 @@ def open_checked(path: str, folder: bool) -> int:
     if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114
         raise MediaError("is a broken link")
     found = os.stat(path)  # noqa: PTH116
-    if folder:
-        if not stat.S_ISDIR(found.st_mode):
-            raise MediaError("is not a folder of frames")
+    if folder and stat.S_ISDIR(found.st_mode):
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    if folder and not stat.S_ISREG(found.st_mode):
+        raise MediaError("is not a folder of frames")
     for is_type, name in TYPES:
         if is_type(found.st_mode):
             raise MediaError(f"is {name}, not a file")

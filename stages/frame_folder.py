@@ -1,13 +1,18 @@
-"""A folder of numbered pictures as a video: frame k is shown at k / fps. Runs in the decoding child."""
+"""A folder of numbered pictures as a video: frame k is shown at k / fps. Runs in the decoding child.
+
+A folder that lay at a URI comes as a ZIP file that stores its pictures as they are (`stages.staging`).
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
+import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -24,16 +29,18 @@ class FrameFolder:
     def __init__(self, path: str, fps: float) -> None:
         self.path = path
         self.fps = fps
+        self._packed = None if os.path.isdir(path) else _packed(path)  # noqa: PTH112
         self.names = self._ordered()
 
     def _ordered(self) -> list[str]:
         numbered: list[tuple[int, str]] = []
-        with os.scandir(self.path) as entries:
+        with os.scandir(self.path) if self._packed is None else nullcontext(self._packed.infolist()) as entries:
             for entry in entries:
-                name = Path(entry.name)
+                found = entry.name if isinstance(entry, os.DirEntry) else entry.filename
+                name = Path(found)
                 digits = re.search(r"(\d{1,18})$", name.stem)
                 if digits and name.suffix.lower() in EXTENSIONS:
-                    numbered.append((int(digits[1]), entry.name))
+                    numbered.append((int(digits[1]), found))
                 if len(numbered) > MAX_FRAMES:
                     raise MediaError(f"holds more than {MAX_FRAMES:,} frames")
         if not numbered:
@@ -75,8 +82,20 @@ class FrameFolder:
                 raise MediaError(f"frame {name} is {width}x{height}, the first one {size[0]}x{size[1]}")
             yield position, picture
 
-    def _opened(self, name: str) -> _Opened:
+    def _opened(self, name: str) -> AbstractContextManager[str | IO[bytes]]:
+        if self._packed is not None:
+            return self._packed.open(name)
         return _Opened(os.path.join(self.path, name))  # noqa: PTH118
+
+
+def _packed(path: str) -> zipfile.ZipFile:
+    try:
+        found = zipfile.ZipFile(path)
+    except zipfile.BadZipFile:
+        raise MediaError("is not a folder of frames") from None
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in found.infolist()):
+        raise MediaError("is not a folder of frames")  # nothing of ours: unpacked it might take any size
+    return found
 
 
 class _Opened:

@@ -14,16 +14,20 @@ import hashlib
 import os
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
 from manifests.storage import Entry, Remote, is_transient, is_uri
 from stages.base import ClipError
+from stages.clip import Clip
 
 WAIT_S = 600.0  # for room, while the files of others are in use
 PART = ".part"
+AT_ONCE = 16  # frames of a folder that are fetched, and held, at a time
 CHANGED = "has changed since it was listed; the next run measures it anew"
 
 
@@ -40,6 +44,49 @@ def own_folder(folder: Path) -> Path:
     return folder
 
 
+def frames_entry(folder: Remote) -> tuple[int, Entry]:
+    """How many files a folder of frames at a URI holds, and the folder as one file. Raises OSError."""
+    found = Packed(folder)
+    entry = found.info()
+    return len(found.files), entry
+
+
+class Packed:
+    """A folder of frames at a URI as one file: a ZIP file that stores its objects as they are."""
+
+    def __init__(self, folder: Remote) -> None:
+        self.uri = folder.uri
+        self._folder = folder
+        self.files: list[Entry] = []
+
+    def info(self) -> Entry:
+        """Size of the ZIP file, and a stamp over those of its objects."""
+        self.files = [entry for entry in self._folder.entries() if not entry.is_folder]
+        if not self.files:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.uri)
+        mark = hashlib.blake2b(repr([(e.name, e.stamp) for e in self.files]).encode(), digest_size=8).hexdigest()
+        size = sum(entry.size for entry in self.files)
+        return Entry(self._folder.name, False, size + _zip_overhead(self.files), f"{len(self.files)}-{size}-{mark}")
+
+    def download(self, to: IO[bytes]) -> None:
+        """Write the ZIP file of what `info` found into an open file, in place of what that holds."""
+        to.seek(0)
+        with zipfile.ZipFile(to, "w") as packed, ThreadPoolExecutor(AT_ONCE) as pool:
+            for start in range(0, len(self.files), AT_ONCE):
+                some = [entry.name for entry in self.files[start : start + AT_ONCE]]
+                for name, content in zip(some, pool.map(self._read, some), strict=True):
+                    packed.writestr(zipfile.ZipInfo(name), content)
+        to.truncate()
+
+    def _read(self, name: str) -> bytes:
+        return (self._folder / name).read_bytes()
+
+
+def _zip_overhead(files: list[Entry]) -> int:
+    """Bytes of a ZIP file of these files beside their contents: two headers each, and the end of its directory."""
+    return sum(30 + 46 + 2 * len(entry.name.encode()) for entry in files) + 22
+
+
 class Cache:
     """Copies of objects under `folder`, at most `limit` bytes together. Safe with any number of processes on it."""
 
@@ -48,17 +95,18 @@ class Cache:
         self.limit = limit
 
     @contextmanager
-    def file(self, location: str, stamp: str | None = None) -> Iterator[str]:
+    def file(self, location: str, stamp: str | None = None, folder: bool = False) -> Iterator[str]:
         """A path at which the file at `location`, a path or URI, can be read while the block runs.
 
-        stamp: the content stamp that the object must still have. Raises ClipError: the object is gone or not readable,
+        stamp: the content stamp that the object must still have. folder: whether it is a folder of frames, which is a
+        ZIP file of them then (`stages.frame_folder` reads both). Raises ClipError: the object is gone or not readable,
         has changed, is larger than the cache, or its storage fails even when asked again (transient).
         """
         if not is_uri(location):
             yield location
             return
         try:
-            held = self._hold(Remote(location), stamp)
+            held = self._hold(Packed(Remote(location)) if folder else Remote(location), stamp)
         except FileNotFoundError:
             raise ClipError("does not exist") from None
         except PermissionError as error:
@@ -68,7 +116,13 @@ class Cache:
         with held:
             yield held.name
 
-    def _hold(self, remote: Remote, stamp: str | None) -> IO[bytes]:
+    def clip(self, clip: Clip, root: str) -> AbstractContextManager[str]:
+        """The same for a clip's file, or folder of frames, of a source whose root is given."""
+        folder = clip.folder_fps is not None  # its stamp ends with the frame rate
+        stamp = clip.stamp.rpartition("-")[0] if folder else clip.stamp
+        return self.file(clip.location(root), stamp or None, folder)
+
+    def _hold(self, remote: Remote | Packed, stamp: str | None) -> IO[bytes]:
         """The file of the object, open and locked against removal."""
         info = remote.info()
         if stamp is not None and info.stamp != stamp:
@@ -85,7 +139,7 @@ class Cache:
                 held.close()
             self._fetch(remote, path, info)
 
-    def _fetch(self, remote: Remote, path: Path, info: Entry) -> None:
+    def _fetch(self, remote: Remote | Packed, path: Path, info: Entry) -> None:
         """Bring the object to `path`, unless another process just does or did: then wait for it."""
         part = path.with_name(path.name + PART)
         with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as target:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -13,7 +13,7 @@ ORIENTATION = 0x0112
 CLOCKWISE = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}  # EXIF orientation: degrees to turn, mirrored ones too
 
 
-def _open(path: str) -> Any:
+def _open(path: str | IO[bytes]) -> Any:
     import PIL.Image
 
     PIL.Image.MAX_IMAGE_PIXELS = None  # check_size looks at the dimensions, before anything is decoded
@@ -44,7 +44,7 @@ def _rgb(image: Any) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def image_header(path: str) -> dict[str, Any]:
+def image_header(path: str | IO[bytes]) -> dict[str, Any]:
     """Fields of `stages.decode.Header` for an image."""
     with _open(path) as image:
         turn = CLOCKWISE.get(image.getexif().get(ORIENTATION, 1), 0)
@@ -52,7 +52,7 @@ def image_header(path: str) -> dict[str, Any]:
         return {"width": width, "height": height, "codec": str(image.format).lower(), "rotation": turn}
 
 
-def read_picture(path: str) -> np.ndarray:
+def read_picture(path: str | IO[bytes]) -> np.ndarray:
     """The whole picture, upright, uint8 RGB (h, w, 3)."""
     import PIL.ImageOps
 

@@ -15,28 +15,31 @@ from pathlib import PurePosixPath
 
 from curation.config import AahqSource
 from curation.sources.celebv import malformed
-from curation.sources.files import kind_of, look, real_folder, short
+from curation.sources.files import kind_of, short
+from curation.sources.folders import Folder, folder_of
 from curation.sources.index import BadEntry, Named, read_entries, text_at
 from stages.clip import Clip, Entry, escape_path
 
 
 def list_aahq(source: AahqSource) -> Iterator[Clip]:
     """The images of the index in its order; an entry without its file, or malformed, is a clip with a `problem`."""
-    folder = real_folder(source.root, source.images)
-    for named in read_entries(source.root, source.annotations):
+    folder = folder_of(source.root, source.images)
+
+    def clip(named: Named) -> Clip:
         try:
-            yield _clip(source, named, folder)
+            return _clip(source, named, folder)
         except BadEntry as error:
-            yield replace(malformed(source.name, source.annotations, named, str(error)), kind="image")
+            return replace(malformed(source.name, source.annotations, named, str(error)), kind="image")
+
+    yield from map(clip, read_entries(source.root, source.annotations))
 
 
-def _clip(source: AahqSource, named: Named, folder: bytes) -> Clip:
+def _clip(source: AahqSource, named: Named, folder: Folder) -> Clip:
     if named.problem is not None:
         raise BadEntry(named.problem)
-    name = os.fsencode(named.key)
-    if kind_of(name) != "image":
+    if kind_of(os.fsencode(named.key)) != "image":
         raise BadEntry(f"expected an image's file name, got {short(named.key)}")
     entry = Entry(text_at(named.value, "raw_name"))
-    seen = look(os.path.join(folder, name), folder, "image")  # noqa: PTH118
+    seen = folder.look(named.key, "image")
     path = escape_path(os.fsencode(str(PurePosixPath(source.images, named.key))))
     return Clip(source.name, path, "image", seen.stamp, problem=seen.problem, entry=entry)

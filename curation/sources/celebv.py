@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from curation.config import CelebvHqSource, CelebvTextSource
-from curation.sources.files import MISSING, VIDEO_EXTENSIONS, Look, look, read, real_folder
+from curation.sources.folders import Folder, each, find_video, folder_of
 from curation.sources.index import BadEntry, Named, number_at, read_entries, text_at
 from stages.clip import Clip, Entry, escape_path
 
@@ -34,15 +34,25 @@ TEXTS = {
     "text_light_color": "light_color_temp",
 }
 
+Texts = dict[str, tuple[str, Folder]]  # by column: the folder's path below the root, and the folder
+
 
 def list_celebv(source: CelebvHqSource | CelebvTextSource) -> Iterator[Clip]:
     """The clips of the index in its order; an entry without its file, or malformed, is a clip with a `problem`."""
-    folder = real_folder(source.root, source.folder)
-    for named in read_entries(source.root, source.annotations):
+    folder = folder_of(source.root, source.folder)
+    texts: Texts = {}
+    if isinstance(source, CelebvTextSource) and source.texts is not None:
+        for column, attribute in TEXTS.items():
+            relative = f"{source.texts}/{attribute}"
+            texts[column] = relative, folder_of(source.root, relative)
+
+    def clip(named: Named) -> Clip:
         try:
-            yield _clip(source, named, folder)
+            return _clip(source, named, folder, texts)
         except BadEntry as error:
-            yield malformed(source.name, source.annotations, named, str(error))
+            return malformed(source.name, source.annotations, named, str(error))
+
+    yield from each(source.root, clip, read_entries(source.root, source.annotations))
 
 
 def malformed(source: str, index: str, named: Named, problem: str) -> Clip:
@@ -51,7 +61,7 @@ def malformed(source: str, index: str, named: Named, problem: str) -> Clip:
     return Clip(source, f"{index}#{named.number}", "video", "", problem=text)
 
 
-def _clip(source: CelebvHqSource | CelebvTextSource, named: Named, folder: bytes) -> Clip:
+def _clip(source: CelebvHqSource | CelebvTextSource, named: Named, folder: Folder, texts: Texts) -> Clip:
     if named.problem is not None:
         raise BadEntry(named.problem)
     video = text_at(named.value, "ytb_id")
@@ -65,42 +75,25 @@ def _clip(source: CelebvHqSource | CelebvTextSource, named: Named, folder: bytes
             f"got left {x0:g}, right {x1:g}, top {y0:g}, bottom {y1:g}"
         )
     stem = named.key.removesuffix(".mp4")
-    texts = _texts(source, stem)
-    entry = Entry(video, span, (x0, y0, x1, y1), texts)
+    entry = Entry(video, span, (x0, y0, x1, y1), {k: v for k, v in _texts(texts, stem) if v is not None})
     if not source.raw:
         name = f"{stem}.mp4"
-        seen = look(os.path.join(folder, os.fsencode(name)), folder, "video")  # noqa: PTH118
+        seen = folder.look(name, "video")
         return Clip(source.name, _path(source.folder, name), "video", seen.stamp, problem=seen.problem, entry=entry)
     name, seen = find_video(folder, video)
     box = max(x0 - MARGIN, 0.0), max(y0 - MARGIN, 0.0), min(x1 + MARGIN, 1.0), min(y1 + MARGIN, 1.0)
     return Clip(source.name, _path(source.folder, name), "video", seen.stamp, span, box, seen.problem, entry=entry)
 
 
-def find_video(folder: bytes, stem: str) -> tuple[str, Look]:
-    """Name and look of the video of this stem, whatever its extension; the .mp4 where there is none."""
-    found = f"{stem}.mp4", Look("", MISSING)
-    for extension in ("mp4", *sorted(VIDEO_EXTENSIONS - {"mp4"})):
-        name = f"{stem}.{extension}"
-        seen = look(os.path.join(folder, os.fsencode(name)), folder, "video")  # noqa: PTH118
-        if seen.problem != MISSING:
-            return name, seen
-    return found
-
-
-def _texts(source: CelebvHqSource | CelebvTextSource, stem: str) -> dict[str, list[str]]:
-    if not isinstance(source, CelebvTextSource) or source.texts is None:
-        return {}
-    found = {}
-    for column, attribute in TEXTS.items():
-        folder = real_folder(source.root, str(PurePosixPath(source.texts, attribute)))
+def _texts(texts: Texts, stem: str) -> Iterator[tuple[str, list[str] | None]]:
+    """Column and lines of each text of a clip; None where it has none."""
+    for column, (relative, folder) in texts.items():
         try:
-            content = read(os.path.join(folder, os.fsencode(f"{stem}.txt")), MAX_TEXT_BYTES)  # noqa: PTH118
+            content = folder.read(f"{stem}.txt", MAX_TEXT_BYTES)
         except ValueError as error:
-            raise BadEntry(f"its text {source.texts}/{attribute}/{stem}.txt {error}") from None
-        if content is not None:
-            lines = content.decode("utf-8", "replace").splitlines()
-            found[column] = [line.strip() for line in lines if line.strip()]
-    return found
+            raise BadEntry(f"its text {relative}/{stem}.txt {error}") from None
+        lines = [line.strip() for line in (content or b"").decode("utf-8", "replace").splitlines()]
+        yield column, None if content is None else [line for line in lines if line]
 
 
 def _path(folder: str, name: str) -> str:

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 import ijson
 
 from curation.errors import ConfigError
-from curation.sources.files import open_index, safe_name, short
+from curation.sources.files import safe_name, short
+from curation.sources.folders import open_index
 
 MAX_TOKEN_BYTES = 1 << 20  # read without one JSON token coming out
 MAX_VALUES = 10_000  # in one entry

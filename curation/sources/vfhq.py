@@ -21,19 +21,9 @@ from pathlib import PurePosixPath
 
 from curation.config import VfhqSource
 from curation.errors import ConfigError
-from curation.sources.celebv import find_video, malformed
-from curation.sources.files import (
-    LEADS_OUT,
-    Look,
-    is_folder,
-    leads_out,
-    look_at_frames,
-    names,
-    read,
-    real_folder,
-    safe_name,
-    short,
-)
+from curation.sources.celebv import malformed
+from curation.sources.files import Look, safe_name, short
+from curation.sources.folders import Folder, each, find_video, folder_of
 from curation.sources.index import BadEntry, Named
 from stages.clip import Clip, Entry, escape_path
 
@@ -44,32 +34,37 @@ LINE = re.compile(rb"^(H|W|FPS|CROP)\b[ \t:]*([^\r\n]*)", re.MULTILINE)
 
 def list_vfhq(source: VfhqSource) -> Iterator[Clip]:
     """The clips of the meta files, by name; one without its frames, or malformed, is a clip with a `problem`."""
-    metas = real_folder(source.root, source.meta)
+    where = f"{source.root}/{source.meta}"
+    metas = folder_of(source.root, source.meta)
     try:
-        found = [name for name in names(metas) if name.lower().endswith(b".txt")]
+        found = [name for name in metas.names() if name.lower().endswith(".txt")]
     except OSError as error:
-        raise ConfigError(f"{os.fsdecode(metas)}: cannot be listed: {error.strerror}") from None
+        raise ConfigError(f"{where}: cannot be listed: {error.strerror}") from None
     if not found:
-        raise ConfigError(f"{os.fsdecode(metas)}: holds no meta files; expected Clip+<video>+P0+C0+F<a>-<b>.txt")
-    folder = real_folder(source.root, source.folder)
-    for number, name in enumerate(found, start=1):
-        path = escape_path(name)
+        raise ConfigError(f"{where}: holds no meta files; expected Clip+<video>+P0+C0+F<a>-<b>.txt")
+    folder = folder_of(source.root, source.folder)
+
+    def clip(numbered: tuple[int, str]) -> Clip:
+        number, name = numbered
         try:
-            yield _clip(source, name, metas, folder)
+            return _clip(source, name, metas, folder)
         except BadEntry as error:
+            path = escape_path(os.fsencode(name))
             named = Named(number, path, {})
-            yield malformed(source.name, str(PurePosixPath(source.meta, path)), named, str(error))
+            return malformed(source.name, str(PurePosixPath(source.meta, path)), named, str(error))
+
+    yield from each(source.root, clip, enumerate(found, start=1))
 
 
-def _clip(source: VfhqSource, file: bytes, metas: bytes, folder: bytes) -> Clip:
-    stem = os.fsdecode(file[:-4])
+def _clip(source: VfhqSource, file: str, metas: Folder, folder: Folder) -> Clip:
+    stem = file[:-4]
     parts = NAME.fullmatch(stem)
     if parts is None or safe_name(stem) is not None:
         raise BadEntry(f"its name: expected Clip+<video>+P<n>+C<n>+F<first>-<last>, got {short(stem)}")
     video, first, last = parts[1], int(parts[2]), int(parts[3])
     if last - first < 2:
         raise BadEntry(f"its name: expected a range of frames, got {first} to {last}")
-    fps, box = _meta(os.path.join(metas, file))  # noqa: PTH118
+    fps, box = _meta(metas, file)
     span = (first + 1) / fps, last / fps
     entry = Entry(video, span, box)
     if source.raw:
@@ -81,22 +76,20 @@ def _clip(source: VfhqSource, file: bytes, metas: bytes, folder: bytes) -> Clip:
     return Clip(source.name, path, "video", seen.stamp, problem=seen.problem, folder_fps=folder_fps, entry=entry)
 
 
-def _frames(source: VfhqSource, folder: bytes, video: str, stem: str, fps: float) -> tuple[str, Look, float | None]:
+def _frames(source: VfhqSource, folder: Folder, video: str, stem: str, fps: float) -> tuple[str, Look, float | None]:
     """Path, look and frame rate of the clip: a folder of frames where there is one, else a video."""
     for parts in ((stem,), (video, stem)):
-        path = os.path.join(folder, *map(os.fsencode, parts))  # noqa: PTH118
-        if is_folder(path):
-            seen = Look("", LEADS_OUT) if leads_out(path, folder) else look_at_frames(path, folder)
+        if (seen := folder.frames(*parts)) is not None:
             stamp = f"{seen.stamp}-{fps:g}fps" if seen.problem is None else ""
             return str(PurePosixPath(source.folder, *parts)), Look(stamp, seen.problem), fps
     name, seen = find_video(folder, stem)
     return str(PurePosixPath(source.folder, name)), seen, None
 
 
-def _meta(path: bytes) -> tuple[float, tuple[float, float, float, float]]:
+def _meta(metas: Folder, name: str) -> tuple[float, tuple[float, float, float, float]]:
     """Frame rate and box, as fractions of the picture, of a meta file."""
     try:
-        content = read(path, MAX_META_BYTES)
+        content = metas.read(name, MAX_META_BYTES)
     except ValueError as error:
         raise BadEntry(str(error)) from None
     found = {key.decode(): text.split() for key, text in reversed(LINE.findall(content or b""))}
