@@ -27,7 +27,10 @@ from benchmarks.machine import keep
 def curate(folder: Path, output: Path, runner: str) -> dict[str, Any]:
     """Run the command in a process of its own; its summary, wall seconds and the peak memory of its largest process."""
     config = folder / "sources.yaml"
-    config.write_text(json.dumps({"output": str(output), "sources": [source(folder)]}))
+    # What is measured here are copies: none is to be dropped as another's duplicate.
+    thresholds = {"max_duplicate_similarity": 1}
+    raw = {"output": str(output), "sources": [source(folder)], "thresholds": thresholds}
+    config.write_text(json.dumps(raw))
     command = [sys.executable, "-m", "curation.run", str(config), "--runner", runner]
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -25,8 +25,10 @@ from curation.forgotten import add_forgotten
 from curation.lock import Lock, locked
 from curation.run import stopped
 from curation.store import listing_folder
+from curation.tables import local_tables
 from curation.traces import Needles, search
-from manifests.shards import whole
+from manifests.shards import read_table, whole
+from manifests.storage import Place, Remote, files_below, local_copy, place, remove_tree
 
 Found = dict[str, tuple[str, str]]  # by clip id: source, path
 
@@ -48,30 +50,40 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
-        config = load_decided(Path(args.output), [])
-        also = [Path(folder).absolute() for folder in args.also]
-        for folder in also:
-            if not folder.is_dir():
-                raise ConfigError(f"--also {folder}: no such folder")
+        config = load_decided(args.output, [])
+        also = [_folder(folder) for folder in args.also]
         found = select(config, args.clip, args.path, args.source)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 1
     print(f"{len(found):,} clip(s) to forget")
     for clip_id, (source, path) in sorted(found.items(), key=lambda item: item[1])[:20]:
         print(f"  {clip_id}  {source}/{path}")
     if args.dry_run:
         return 0
     try:
-        with locked(Path(config.output), "curation.forget") as lock:
+        with locked(place(config.output), "curation.forget") as lock:
             return forget(config, found, also, lock)
     except (Stopped, OSError) as error:
         return stopped(error, config)
 
 
+def _folder(given: str) -> Place:
+    try:
+        found = place(given)
+    except ValueError as error:
+        raise ConfigError(f"--also {error}") from None
+    if not found.is_dir():
+        raise ConfigError(f"--also {given}: no such folder")
+    return found.absolute() if isinstance(found, Path) else found
+
+
 def select(config: Config, clips: list[str], paths: list[str], sources: list[str]) -> Found:
     """The clips that are meant, by what the listing and the shards know. Raises ConfigError when one is not known."""
-    known = dict(_known(Path(config.output)))
+    known = dict(_known(config))
     found: Found = {}
     for clip_id in clips:
         if clip_id not in known:
@@ -94,19 +106,31 @@ def select(config: Config, clips: list[str], paths: list[str], sources: list[str
     return found
 
 
-def _known(output: Path) -> Iterator[tuple[str, tuple[str, str]]]:
-    """(clip_id, (source, path)) of every clip that the output folder can name."""
-    for folder in (listing_folder(output), output / "manifests", output / "rejected"):
-        for shard in sorted(folder.glob("*.parquet")):
-            for row in pq.read_table(shard, columns=["clip_id", "source", "path"]).to_pylist():
+def _outputs(config: Config) -> list[Place]:
+    """The output folder, and those below it of the runs that found the shots of sources with windows."""
+    output = place(config.output)
+    return [output, *(output / "windows" / source.name for source in config.sources)]
+
+
+def _known(config: Config) -> Iterator[tuple[str, tuple[str, str]]]:
+    """(clip_id, (source, path)) of every clip, and every video with windows, that the output folder can name."""
+    output = place(config.output)
+    for folder in (*map(listing_folder, _outputs(config)), output / "manifests", output / "rejected"):
+        for shard in folder.glob("*.parquet"):
+            for row in read_table(shard, ["clip_id", "source", "path"]).to_pylist():
                 yield row["clip_id"], (row["source"], row["path"])
 
 
-def forget(config: Config, clips: Found, also: list[Path], lock: Lock) -> int:
+def forget(config: Config, clips: Found, also: list[Place], lock: Lock) -> int:
     """Remove the clips and search for what is left of them. Returns the exit code: 1 when a trace is found."""
-    output = Path(config.output)
+    output = place(config.output)
     add_forgotten(output, clips)
-    rows = sum(drop_rows(file, clips) for file in sorted((output / "measurements").rglob("*.parquet")))
+    rows = 0
+    for folder in _outputs(config):
+        tables = [file for file in files_below(folder / "measurements") if file.name.endswith(".parquet")]
+        rows += sum(drop_rows(file, clips) for file in tables)
+        if isinstance(folder, Remote):
+            remove_tree(local_tables(folder, config))  # copies of what they were
     files = 0
     for folder in (output, *also):
         files += _remove_named(folder, clips)
@@ -116,7 +140,7 @@ def forget(config: Config, clips: Found, also: list[Path], lock: Lock) -> int:
     decide(config, lock)
     for export in exports:
         export.run(workers=1)
-    others = {path for clip_id, (_, path) in _known(output) if clip_id not in clips}
+    others = {path for clip_id, (_, path) in _known(config) if clip_id not in clips}
     needles = Needles.of(clips, others)
     searched, traces = 0, []
     for folder in (output, *also):
@@ -131,16 +155,17 @@ def forget(config: Config, clips: Found, also: list[Path], lock: Lock) -> int:
     return 1 if traces else 0
 
 
-def drop_rows(file: Path, clips: Found) -> int:
+def drop_rows(file: Place, clips: Found) -> int:
     """Rewrite a table of measurements without the rows of these clips; returns how many there were."""
     ids = pa.array(sorted(clips))
-    column = pq.read_table(file, columns=["clip_id"])["clip_id"]
+    column = read_table(file, ["clip_id"])["clip_id"]
     count = pc.sum(pc.is_in(column, ids)).as_py() or 0
     if count == len(column) and file.parent.name != "listing":  # a listing keeps its schema
         file.unlink()
     elif count:
         with (
-            pq.ParquetFile(file) as source,
+            local_copy(file) as local,
+            pq.ParquetFile(local) as source,
             whole(file) as temporary,
             pq.ParquetWriter(temporary, source.schema_arrow, compression="zstd") as target,
         ):
@@ -149,19 +174,19 @@ def drop_rows(file: Path, clips: Found) -> int:
     return count
 
 
-def _remove_named(folder: Path, clips: Found) -> int:
+def _remove_named(folder: Place, clips: Found) -> int:
     """Remove the files whose name begins with the id of one of these clips: flows, cached frames, traces of work."""
     removed = 0
-    for path in folder.rglob("*"):
-        if path.name[:32] in clips and path.is_file():
+    for path in files_below(folder):
+        if path.name[:32] in clips:
             path.unlink()
             removed += 1
     return removed
 
 
-def _exports(output: Path, folders: list[Path]) -> list[Export]:
+def _exports(output: Place, folders: list[Place]) -> list[Export]:
     """The exports at or below these folders."""
-    states = sorted({state for folder in folders for state in folder.rglob(STATE)})
+    states = sorted({file for folder in folders for file in files_below(folder) if file.name == STATE}, key=str)
     described = [(state, json.loads(state.read_text(encoding="utf-8"))) for state in states]
     return [Export.of(output, known["to"], known["form"], state.parent) for state, known in described]
 

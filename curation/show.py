@@ -21,6 +21,7 @@ from curation.decide import load_decided
 from curation.errors import ConfigError, Stopped
 from curation.names import ENGINES
 from curation.run import stopped
+from manifests.storage import place
 
 SIDE = 192  # of a frame on the strip, px
 SHOWN = 8  # frames on it, at most
@@ -38,7 +39,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
-        config = load_decided(Path(args.output), [])
+        config = load_decided(args.output, [])
         row, verdict = find(config, args.clip)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -55,7 +56,7 @@ def find(config: Config, wanted: str) -> tuple[dict[str, Any], list[str]]:
     from curation.outputs import decide
     from curation.verdicts import Measurements
 
-    output = Path(config.output)
+    output = place(config.output)
     engines = json.loads((output / ENGINES).read_text(encoding="utf-8"))
     quoted = "'" + wanted.replace("'", "''") + "'"
     with Measurements(output, config, engines, "nothing") as measurements:
@@ -80,7 +81,7 @@ def print_clip(config: Config, row: Mapping[str, Any], verdict: list[str]) -> No
     """Everything, stage by stage."""
     from curation.store import clip_of
 
-    output = Path(config.output)
+    output = place(config.output)
     engines = json.loads((output / ENGINES).read_text(encoding="utf-8"))
     roots = {source.name: source.root for source in config.sources}
     clip = clip_of(dict(row))

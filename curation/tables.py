@@ -32,7 +32,7 @@ class Tables:
 
     def __init__(self, output: Place, config: Config, engines: Mapping[str, Mapping[str, Any]]) -> None:
         self.stages = [stage for stage, _ in config.stage_table()]
-        self._tables = _local_tables(output, config)
+        self._tables = local_tables(output, config)
         spill = self._tables / ".spill"
         self._db = duckdb.connect(config={"memory_limit": "1GB", "temp_directory": str(spill), "threads": "2"})
         self._db.execute("SET preserve_insertion_order = false; SET partitioned_write_flush_threshold = 20000")
@@ -55,10 +55,7 @@ class Tables:
             raise Stopped(f"{output / 'measurements'}: cannot be read: {str(error).splitlines()[0]}") from error
 
     def _files(self, folder: Place) -> list[str]:
-        """The Parquet files of the folder; copies on this machine of those that lie at a URI."""
-        if isinstance(folder, Remote):
-            return sorted(map(str, mirror(folder, "*.parquet", self._tables / folder.parent.name / folder.name)))
-        return sorted(map(str, folder.glob("*.parquet")))
+        return local_files(folder, self._tables)
 
     def close(self) -> None:
         """Release the database and its spill files."""
@@ -172,7 +169,14 @@ def _quoted(text: str) -> str:
     return text.replace("'", "''")
 
 
-def _local_tables(output: Place, config: Config) -> Path:
+def local_files(folder: Place, tables: Path) -> list[str]:
+    """The Parquet files of a folder; copies below `tables`, see `local_tables`, of those that lie at a URI."""
+    if isinstance(folder, Remote):
+        return sorted(map(str, mirror(folder, "*.parquet", tables / folder.parent.name / folder.name)))
+    return sorted(map(str, folder.glob("*.parquet")))
+
+
+def local_tables(output: Place, config: Config) -> Path:
     """Where the tables lie that DuckDB reads: of an output folder at a URI, copies in the cache's folder, which stay
     there for the next time. DuckDB would read them anew for each query."""
     if not isinstance(output, Remote):

@@ -14,6 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from manifests.storage import Place, files_below, local_copy
+
 CLIP_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 PART_BYTES = 1 << 24  # of a file held at a time
 OVERLAP_BYTES = 1 << 13  # longer than any path
@@ -48,21 +50,21 @@ def _any(paths: set[str]) -> str:
     return "|".join(re.escape(path) for path in sorted(written, key=len, reverse=True))
 
 
-def search(folder: Path, needles: Needles) -> Iterator[tuple[Path, bool]]:
+def search(folder: Place, needles: Needles) -> Iterator[tuple[Place, bool]]:
     """Every file under `folder`, and whether its name or anything in it tells of the clips.
 
     Parquet files and the files in tars are looked into; what else is compressed is searched by its name alone.
     """
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            name = str(path.relative_to(folder)).encode("utf-8", "surrogateescape")
-            yield path, any(map(needles.found_in, itertools.chain([name], _texts(path))))
+    for file in files_below(folder):
+        name = str(file)[len(str(folder)) + 1 :].encode("utf-8", "surrogateescape")
+        with local_copy(file) as path:
+            yield file, any(map(needles.found_in, itertools.chain([name], _texts(path, file.name))))
 
 
-def _texts(path: Path) -> Iterator[bytes]:
-    if path.suffix == ".parquet":
+def _texts(path: Path, name: str) -> Iterator[bytes]:
+    if name.endswith(".parquet"):
         yield from _parquet(path)
-    elif path.suffix == ".tar":
+    elif name.endswith(".tar"):
         yield from _tar(path)
     else:
         yield from _parts(path)

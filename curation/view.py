@@ -9,13 +9,19 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+from contextlib import ExitStack
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from curation.config import Config
 from curation.decide import load_decided
-from curation.errors import ConfigError
+from curation.errors import ConfigError, Stopped
+from curation.run import stopped
+from curation.tables import local_files, local_tables
+from manifests.storage import is_uri, place
+from stages.clip import Clip
+from stages.recut import clip_of
 
 PAGE = 50  # rows
 COLUMNS = (
@@ -36,7 +42,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
-        config = load_decided(Path(args.output), [])
+        config = load_decided(args.output, [])
         from nicegui import ui
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -44,7 +50,10 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError:
         print("curation.view needs NiceGUI: pip install 'human-motion[view]'", file=sys.stderr)
         return 2
-    build(config)
+    try:
+        build(config)
+    except (Stopped, OSError) as error:
+        return stopped(error, config)
     ui.run(
         host="127.0.0.1",
         port=args.port,
@@ -70,10 +79,15 @@ class Clips:
         self._db.execute(
             "CREATE VIEW clips AS SELECT * FROM read_parquet($kept, union_by_name=true) "
             "UNION ALL BY NAME SELECT * FROM read_parquet($lost, union_by_name=true)".replace(
-                "$kept", _quoted(Path(config.output) / "manifests" / "*.parquet")
-            ).replace("$lost", _quoted(Path(config.output) / "rejected" / "*.parquet"))
+                "$kept", self._files("manifests")
+            ).replace("$lost", self._files("rejected"))
         )
         self._db.execute("CREATE VIEW all_clips AS SELECT * REPLACE (coalesce(status, 'kept') AS status) FROM clips")
+
+    def _files(self, folder: str) -> str:
+        output = place(self.config.output)
+        files = local_files(output / folder, local_tables(output, self.config))
+        return "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
 
     def choices(self) -> list[str]:
         """What became of clips: kept, failed, to_measure, and each reason."""
@@ -125,16 +139,18 @@ class Clips:
         from stages.clip import unescape_path
 
         row = self.row(clip_id)
-        if row is None or row["source"] not in self.roots:
+        if row is None or row["source"] not in self.roots or is_uri(self.roots[row["source"]]):
             return None
         root = os.path.realpath(self.roots[row["source"]])
         path = os.path.realpath(os.path.join(root, os.fsdecode(unescape_path(row["path"]))))  # noqa: PTH118
         inside = path.startswith(root.rstrip("/") + "/")
         return Path(path) if inside and Path(path).is_file() else None
 
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
+    def remote(self, clip_id: str) -> Clip | None:
+        """The clip, where its file lies at a URI."""
+        row = self.row(clip_id)
+        there = row is not None and row["folder_fps"] is None and is_uri(self.roots.get(row["source"], ""))
+        return clip_of(row) if row is not None and there else None
 
 
 def motion_picture(config: Config, clip_id: str) -> bytes:
@@ -168,6 +184,7 @@ def build(config: Config) -> None:
     from fastapi import Response
     from fastapi.responses import FileResponse
     from nicegui import app, ui
+    from starlette.background import BackgroundTask
 
     from stages.base import ClipError
 
@@ -176,14 +193,21 @@ def build(config: Config) -> None:
 
     @app.get("/clip/{clip_id}")
     def clip_file(clip_id: str) -> Response:
-        path = clips.file(clip_id)
-        if path is None:
+        if (path := clips.file(clip_id)) is not None:
+            return FileResponse(path, media_type=TYPES.get(path.suffix.lower()))
+        if (clip := clips.remote(clip_id)) is None:
             return Response("no such clip", status_code=404)
-        return FileResponse(path, media_type=TYPES.get(path.suffix.lower()))
+        held = ExitStack()  # the copy stays until it has been sent
+        try:
+            copy = held.enter_context(config.storage.opened().clip(clip, clips.roots[clip.source]))
+        except ClipError as error:
+            return Response(str(error), status_code=422)
+        media = TYPES.get(PurePosixPath(clip.path).suffix.lower())
+        return FileResponse(copy, media_type=media, background=BackgroundTask(held.close))
 
     @app.get("/flow/{clip_id}")
     def flow_file(clip_id: str) -> Response:
-        if clips.file(clip_id) is None:
+        if clips.row(clip_id) is None:
             return Response("no such clip", status_code=404)
         try:
             return Response(pictured(clip_id), media_type="image/webp")

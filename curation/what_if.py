@@ -19,6 +19,7 @@ from curation.errors import ConfigError
 from curation.names import ENGINES
 from curation.outputs import Decision, decide
 from curation.verdicts import Measurements
+from manifests.storage import place
 
 LISTED = 20  # clips named one by one
 POINTS = 200  # of a sweep, at most
@@ -43,7 +44,7 @@ class Sweep:
 
 @contextmanager
 def _measurements(config: Config) -> Iterator[Measurements]:
-    output = Path(config.output)
+    output = place(config.output)
     engines = json.loads((output / ENGINES).read_text(encoding="utf-8"))
     with Measurements(output, config, engines, "nothing") as measurements:
         yield measurements

@@ -10,13 +10,14 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from curation.config import Chosen, Config, Source, Windows
+from curation.forgotten import without_forgotten
 from curation.sources import list_source
+from manifests.storage import place
 from stages.clip import Clip
 from stages.decode import Span
 from stages.frames import FrameSpec
@@ -53,8 +54,9 @@ def list_windows(
     assert source.windows is not None
     inner = shots_config(config, source)
     engines = describe_engines(inner)
-    output = Path(inner.output)
-    write_listing(output, itertools.islice(list_source(source, ignored), limit))
+    output = place(inner.output)
+    videos = without_forgotten(list_source(source, ignored), place(config.output), ignored)
+    write_listing(output, itertools.islice(videos, limit))
     with Measurements(output, inner, engines, "all" if retry_failed else "transient") as known:
         measure(inner, engines, known)
     with Measurements(output, inner, engines, "nothing") as known:

@@ -17,9 +17,11 @@ import logging
 import random
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -259,6 +261,34 @@ def mirror(folder: Remote, pattern: str, into: Path) -> list[Path]:
         for done in [pool.submit(fetch, *pair) for pair in lacking]:
             done.result()
     return list(wanted)
+
+
+def files_below(folder: Place) -> Iterator[Place]:
+    """Every file in the folder and those below it, in the order of their paths; none where there is no such folder."""
+    if isinstance(folder, Path):
+        yield from (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
+        return
+    try:
+        entries = folder.entries()
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.is_folder:
+            yield from files_below(folder / entry.name)
+        else:
+            yield folder / entry.name
+
+
+@contextmanager
+def local_copy(file: Place) -> Iterator[Path]:
+    """Where the file's content can be read on this machine while the block runs. Raises OSError."""
+    if isinstance(file, Path):
+        yield file
+        return
+    with tempfile.TemporaryFile() as copy:  # it has no name that a killed process could leave behind
+        file.download(copy)
+        copy.flush()
+        yield Path(f"/proc/self/fd/{copy.fileno()}")
 
 
 def remove_tree(folder: Place) -> None:

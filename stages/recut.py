@@ -13,9 +13,9 @@ from stages.decode import Box, Decoder
 from stages.frames import FrameSpec
 
 
-def location_of(row: Mapping[str, Any], root: str) -> str:
-    """The path of the row's file, where its source lies at `root`."""
-    return Clip(row["source"], row["path"], row["kind"], "").location(root)
+def clip_of(row: Mapping[str, Any]) -> Clip:
+    """The row's clip, as `stages.staging.Cache.clip` takes it."""
+    return Clip(row["source"], row["path"], row["kind"], "", folder_fps=row.get("folder_fps"))
 
 
 def box_of(row: Mapping[str, Any]) -> Box | None:

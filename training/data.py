@@ -22,7 +22,9 @@ from manifests.storage import Place
 from stages.base import ClipError
 from stages.decode import Decoder
 from stages.frames import FrameSpec
-from stages.recut import location_of, read_grid
+from stages.recut import clip_of, read_grid
+from stages.staging import Cache as Staging
+from stages.staging import default_folder
 from training.align import box_to_template, to_template
 from training.batch import Entry, Sample
 from training.cache import Cache, keep, read
@@ -36,6 +38,7 @@ COLUMNS = frozenset(
     | {"face_frames", "face_boxes", "face_landmarks", "motion_intensity", "caption", "action", "flow_path"}
     | {"sample_weight", "split", "identity"}
 )
+STAGED_BYTES = 20 << 30  # of clips at URIs, copied to this machine
 TRIES = 10  # clips tried for one draw before the data set counts as broken
 _SIDES = re.compile(r"\b(left|right)(?=\b|wards?\b)", re.IGNORECASE)
 
@@ -178,8 +181,8 @@ class ClipDataset(Dataset[Sample]):
         if row["source"] not in self.manifest.roots:
             raise ClipError(f"no root is known for source {row['source']}")
         self._decoder = self._decoder or Decoder(deadline_s=60.0)
-        location = location_of(row, self.manifest.roots[row["source"]])
-        return read_grid(self._decoder, row, location, self.manifest.spec, per_step=2)
+        with Staging(default_folder(), STAGED_BYTES).clip(clip_of(row), self.manifest.roots[row["source"]]) as path:
+            return read_grid(self._decoder, row, path, self.manifest.spec, per_step=2)
 
     def flow(self, row: Mapping[str, Any]) -> np.ndarray:
         """Stored foreground flow, uint8 (N - 1, h, h); zeros where there is none. Raises ClipError if unreadable.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 
 from curation.errors import ConfigError, Stopped
 
@@ -35,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     from curation.export.export import Export
 
     try:
-        export = Export.of(Path(args.output), args.to, args.form, args.dest and Path(args.dest).absolute())
+        export = Export.of(args.output, args.to, args.form, args.dest)
         return export.run(max(1, args.workers))
     except (ConfigError, ValueError) as error:
         print(error, file=sys.stderr)

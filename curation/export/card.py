@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from curation.config import Config
@@ -13,6 +12,7 @@ from curation.fingerprint import build_engine
 from curation.names import SUMMARY
 from manifests.schema import manifest_schema
 from manifests.shards import whole
+from manifests.storage import Place, place
 from stages.weight_table import WEIGHTS
 from stages.weights import needed
 
@@ -22,16 +22,16 @@ FORMS = {
 }
 
 
-def write_card(config: Config, dest: Path, form: Form) -> None:
+def write_card(config: Config, dest: Place, form: Form) -> None:
     """Write README.md into the export at `dest`; the same run gives the same bytes."""
-    summary = json.loads((Path(config.output) / SUMMARY).read_text(encoding="utf-8"))
+    summary = json.loads((place(config.output) / SUMMARY).read_text(encoding="utf-8"))
     with whole(dest / "README.md") as temporary:
         temporary.write_text(
             f"---\n{_front_matter(dest, summary)}\n---\n\n{_text(config, summary, form)}", encoding="utf-8"
         )
 
 
-def _front_matter(dest: Path, summary: dict[str, Any]) -> str:
+def _front_matter(dest: Place, summary: dict[str, Any]) -> str:
     from huggingface_hub import DatasetCardData
 
     names = {"train": "train", "val": "validation"}

@@ -20,7 +20,9 @@ from curation.export.card import write_card
 from curation.export.media import Form, Renderer
 from curation.export.writers import WRITERS, Rendered, Row, as_json
 from curation.outputs import write_json
+from curation.tables import local_files, local_tables
 from manifests import shards
+from manifests.storage import Place, files_below, place, remove_tree
 from stages.base import ClipError
 from stages.frames import FrameSpec
 
@@ -38,20 +40,21 @@ class Export:
     config: Config
     to: str
     form: Form
-    dest: Path
+    dest: Place
 
     @classmethod
-    def of(cls, output: Path, to: str, form: Form, dest: Path | None) -> Export:
+    def of(cls, output: str | Place, to: str, form: Form, dest: str | Place | None) -> Export:
         """Raises ConfigError for a folder that is no run's output, or a `dest` that holds something else."""
         config = load_decided(output, [])
-        dest = dest or Path(config.output) / "exports" / f"{to}-{form}"
+        dest = place(dest) if dest else place(config.output) / "exports" / f"{to}-{form}"
+        dest = dest.absolute() if isinstance(dest, Path) else dest
         state = dest / STATE
         described = {"to": to, "form": form}
         if state.exists():
             found = json.loads(state.read_text(encoding="utf-8"))
             if found != described:
                 raise ConfigError(f"{dest}: holds an export --to {found['to']} --form {found['form']}; choose another")
-        elif dest.is_dir() and any(dest.iterdir()):
+        elif next(files_below(dest), None) is not None:
             raise ConfigError(f"{dest}: is not empty and holds no export; choose another --dest")
         return cls(config, to, form, dest)
 
@@ -60,12 +63,18 @@ class Export:
         `execution.max_failed_fraction` allows could not be rendered."""
         from tqdm import tqdm
 
-        dataset = _Manifest(Path(self.config.output))
+        dataset = _Manifest(self.config)
         write_json(self.dest / STATE, {"to": self.to, "form": self.form})
         names: set[str] = set()
         failed: list[dict[str, str]] = []
         made = 0
-        renderer = (dataset.roots, dataset.spec, self.form, self.config.execution.deadline_s)
+        renderer = (
+            dataset.roots,
+            dataset.spec,
+            self.form,
+            self.config.execution.deadline_s,
+            self.config.storage.opened(),
+        )
         context = multiprocessing.get_context("spawn")
         with (
             ProcessPoolExecutor(workers, context, _start, renderer) as pool,
@@ -120,11 +129,14 @@ class Export:
             digest.update(as_json(row))
         return digest.hexdigest()
 
-    def _shard(self, name: str) -> Path:
+    def _shard(self, name: str) -> Place:
         return self.dest / WRITERS[self.to].path(name)
 
-    def _note(self, name: str) -> Path:
+    def _note(self, name: str) -> Place:
         return self.dest / NOTES / f"{name}.json"
+
+    def _notes(self) -> list[Place]:
+        return sorted((self.dest / NOTES).glob("*.json"), key=str)
 
     def _is_current(self, name: str, key: str) -> bool:
         """Whether the shard stands as it should; one that lacks clips is tried again."""
@@ -136,37 +148,37 @@ class Export:
 
     def drop(self, clips: Collection[str]) -> None:
         """Remove the shards that hold one of these clips; `run` makes them again from what the manifest then has."""
-        for note in sorted((self.dest / NOTES).glob("*.json")):
+        for note in self._notes():
             if not set(clips).isdisjoint(json.loads(note.read_text(encoding="utf-8"))["clips"]):
                 self._remove(note)
 
     def _remove_all_but(self, names: set[str]) -> None:
-        for note in sorted((self.dest / NOTES).glob("*.json")):
-            if note.stem not in names:
+        for note in self._notes():
+            if _shard_of(note) not in names:
                 self._remove(note)
 
-    def _remove(self, note: Path) -> None:
-        remove_shard(self._shard(note.stem))
+    def _remove(self, note: Place) -> None:
+        shard = self._shard(_shard_of(note))
+        if shard.is_dir():
+            remove_tree(shard)
+        else:
+            shard.unlink(missing_ok=True)
         note.unlink()
 
 
-def remove_shard(path: Path) -> None:
-    """Remove a shard, a file or a folder."""
-    if path.is_dir():
-        for file in path.iterdir():
-            file.unlink()
-        path.rmdir()
-    else:
-        path.unlink(missing_ok=True)
+def _shard_of(note: Place) -> str:
+    return note.name.removesuffix(".json")
 
 
 class _Manifest:
     """The kept clips of a run, split by split, in shards of clips whose ids begin alike."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, config: Config) -> None:
         import pyarrow.dataset
 
-        self._dataset = pyarrow.dataset.dataset(list(map(str, shards.shards(output))), format="parquet")
+        output = place(config.output)
+        files = local_files(output / "manifests", local_tables(output, config))
+        self._dataset = pyarrow.dataset.dataset(files, format="parquet")
         described = shards.metadata(output)
         self.roots: dict[str, str] = described["roots"]
         self.spec = FrameSpec(**described["frames"])

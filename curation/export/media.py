@@ -16,7 +16,8 @@ from stages.base import ClipError
 from stages.decode import Decoder
 from stages.frames import FrameSpec
 from stages.picture import MediaError, View
-from stages.recut import box_of, location_of, read_grid
+from stages.recut import box_of, clip_of, read_grid
+from stages.staging import Cache
 
 Form = Literal["grid", "original"]
 TICKS = 90_000  # per second: the clock of the files written
@@ -26,11 +27,12 @@ EDGE_S = 1e-3  # a frame this close to the span's end belongs to it
 class Renderer:
     """Renders the clips of one manifest; owns a decoding process. Made once in each worker process."""
 
-    def __init__(self, roots: Mapping[str, str], spec: FrameSpec, form: Form, deadline_s: float) -> None:
+    def __init__(self, roots: Mapping[str, str], spec: FrameSpec, form: Form, deadline_s: float, cache: Cache) -> None:
         self._roots = roots
         self._spec = spec
         self._form = form
         self._decoder = Decoder(deadline_s)
+        self._cache = cache
 
     def render(self, row: Mapping[str, Any]) -> tuple[str, bytes]:
         """("mp4" or "png", the file's bytes) of a manifest row. Raises ClipError with what was wrong.
@@ -38,7 +40,10 @@ class Renderer:
         grid: the frames that the model sees, an image as `count` equal ones, at the grid's rate. original: every frame
         of the span at its own time and size, an image as PNG; upright, and cut to the source index's own box.
         """
-        location = location_of(row, self._roots[row["source"]])
+        with self._cache.clip(clip_of(row), self._roots[row["source"]]) as path:
+            return self._render(row, path)
+
+    def _render(self, row: Mapping[str, Any], location: str) -> tuple[str, bytes]:
         if self._form == "grid":
             frames = read_grid(self._decoder, row, location, self._spec)
             rate = row["grid_fps"] or self._spec.fps

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 
 from manifests.schema import manifest_schema
 from manifests.shards import whole
+from manifests.storage import Place
 
 Row = dict[str, Any]
 Rendered = tuple[Row, str, bytes]  # the manifest's row, the file's extension, its bytes
@@ -24,7 +24,7 @@ class Writer(Protocol):
     def path(self, shard: str) -> str:
         """The shard's file or folder, relative to the export."""
 
-    def write(self, path: Path, clips: Iterable[Rendered]) -> None:
+    def write(self, path: Place, clips: Iterable[Rendered]) -> None:
         """Write the shard at `path`."""
 
 
@@ -34,7 +34,7 @@ class WebDataset:
     def path(self, shard: str) -> str:
         return f"{shard}.tar"
 
-    def write(self, path: Path, clips: Iterable[Rendered]) -> None:
+    def write(self, path: Place, clips: Iterable[Rendered]) -> None:
         import webdataset
 
         with whole(path) as temporary, temporary.open("wb") as file:
@@ -51,7 +51,7 @@ class HuggingFace:
     def path(self, shard: str) -> str:
         return f"data/{shard}.parquet"
 
-    def write(self, path: Path, clips: Iterable[Rendered]) -> None:
+    def write(self, path: Place, clips: Iterable[Rendered]) -> None:
         from datasets import Features, Image, Video
 
         features = Features.from_arrow_schema(manifest_schema().remove_metadata())
@@ -73,7 +73,7 @@ class Clips:
     def path(self, shard: str) -> str:
         return shard
 
-    def write(self, path: Path, clips: Iterable[Rendered]) -> None:
+    def write(self, path: Place, clips: Iterable[Rendered]) -> None:
         written = set()
         for row, extension, media in clips:
             for name, content in ((f"{row['clip_id']}.{extension}", media), (f"{row['clip_id']}.json", as_json(row))):

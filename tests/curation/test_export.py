@@ -17,6 +17,7 @@ from curation.names import SUMMARY
 from curation.outputs import write_json, write_outputs
 from curation.summary import save_config
 from manifests.shards import read_manifest
+from manifests.storage import remove_tree
 from tests.curation.made import Made, clip, config
 from tests.media import number_of, numbered, write_video
 
@@ -107,6 +108,7 @@ def test_original_clips_hold_every_frame_of_the_span(run: Path, tmp_path: Path) 
 def test_original_clips_are_upright_and_cut_to_the_sources_box(tmp_path: Path) -> None:
     from curation.export.media import Renderer
     from stages.frames import FrameSpec
+    from stages.staging import Cache
 
     def boxed(number: int, width: int, height: int) -> np.ndarray:
         picture = np.full((height, width, 3), 125, np.uint8)
@@ -116,7 +118,9 @@ def test_original_clips_are_upright_and_cut_to_the_sources_box(tmp_path: Path) -
     write_video(tmp_path / "turned.mp4", frames=60, size=(128, 192), rotation=90, picture=boxed)
     row = {"clip_id": "0", "source": "s", "path": "turned.mp4", "kind": "video", "start_s": 0.5, "duration_s": 0.2}
     row |= {"fps": 30.0, "rotation": 90, "source_box": [0.25, 0.5, 1.0, 1.0]}
-    extension, content = Renderer({"s": str(tmp_path)}, FrameSpec(size=64), "original", 60).render(row)
+    extension, content = Renderer(
+        {"s": str(tmp_path)}, FrameSpec(size=64), "original", 60, Cache(tmp_path / "cache", 0)
+    ).render(row)
     assert (extension, [n for _, n in shown(content, tmp_path)]) == ("mp4", list(range(15, 22)))
 
 
@@ -157,7 +161,7 @@ def test_only_what_changed_is_made_again_and_bytes_are_the_same(
     assert export(run, "--to", "clips", "--dest", str(dest)) == 0
     assert ", 0 made now" in capsys.readouterr().out
     gone = next((dest / exporting.NOTES).glob("train-*.json"))
-    exporting.remove_shard(dest / gone.stem)
+    remove_tree(dest / gone.stem)
     assert export(run, "--to", "clips", "--dest", str(dest), "--workers", "2") == 0
     assert ", 1 made now" in capsys.readouterr().out
     assert files(dest) == first
