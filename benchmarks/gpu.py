@@ -1,19 +1,28 @@
-"""Speed of the paper's engines at full size with random weights, on whatever device there is.
+"""Speed of the paper's engines and of the whole paper profile, with random weights, on whatever device there is.
 
-    python -m benchmarks.gpu [--device cuda] [--clips 4] [--repeat 2] [--engines quality text face embedding motion]
+    python -m benchmarks.gpu [--pipeline FOLDER] [--small] [--device cuda:0] [--engines quality text ...] [--keep]
 
-Per engine: clips per second, of the whole stage, of the stage with two calls at once as an actor on a GPU has them, and
-of the bare network on data that is already on the device; the shares of the bare speed that these keep; of the time
-with two calls, the share in which the stage held the device; the network's floating-point operations and the share of
-the device's measured matrix-product peak that the stage reaches; peak memory.
-Speed does not depend on what the weights are, but
-for text: with random weights no text is found, and the recogniser has nothing to do. Face needs a real detector,
-scrfd_2.5g_kps, in HUMAN_MOTION_WEIGHTS, and is left out without; it has no bare network to compare with.
+Networks have the published sizes; with --small tiny ones, and frames of 128 pixels, three a clip: figures of that form
+say that the benchmark works and nothing about a GPU. Per engine: clips per second, of the whole stage, of the stage
+with two calls at once as an actor on a GPU has them, and of the bare network on a batch as large that is already on
+the device; the shares of the bare speed that these keep; of the time with two calls, the share in which the stage held
+the device; the network's floating-point operations and the share of the device's measured matrix-product peak that the
+stage reaches; for captions, the share of the measured copy bandwidth that reading the language model for each token
+takes; peak memory.
+
+--pipeline takes each .mp4 of FOLDER `--copies` times through the paper profile and the Ray runner
+(benchmarks/gpu_pipeline.py): clips per second after warm-up, what that keeps of the bare networks' speed, the share of
+the time in which the device was held by a stage and in which it was busy, peak memory. On a CPU the device is one core:
+networks run on one thread, and of the pipeline all cores count.
+
+Speed does not depend on what the weights are, but for text: with random weights there is nothing for the recogniser, or
+everywhere. Faces need a real detector, scrfd_2.5g_kps, in HUMAN_MOTION_WEIGHTS.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import tempfile
 import time
@@ -26,93 +35,128 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.machine import keep
+from benchmarks.gpu_pipeline import against_bare, run_profile
+from benchmarks.gpu_weights import ANSWER, DETECTOR, write_weights
+from benchmarks.machine import describe, keep
 from curation.batching import Batching
 from stages import weights
 from stages.base import Sample
+from stages.caption_text import ASK_CAPTION
 from stages.clip import Clip
-from stages.clip_iqa import ClipIqa, ClipIqaParams
-from stages.easyocr_text import EasyOcr, EasyOcrParams
-from stages.embedding import OpenClip, OpenClipParams
+from stages.clip_iqa import ClipIqa
+from stages.easyocr_text import EasyOcr
+from stages.embedding import OpenClip
 from stages.frames import Frames, FrameSpec
-from stages.insightface_face import InsightFace, InsightFaceParams
-from stages.raft_motion import RaftMotion, RaftParams
-from tests import upstream_layouts
+from stages.insightface_face import InsightFace
+from stages.minigpt4 import STOP, MiniGPT4
+from stages.raft_motion import RaftMotion
 
-SPEC = FrameSpec()
-ENGINES = ("quality", "text", "face", "embedding", "motion")
+ENGINES: dict[str, Any] = {
+    "quality": ClipIqa,
+    "text": EasyOcr,
+    "face": InsightFace,
+    "embedding": OpenClip,
+    "motion": RaftMotion,
+    "caption": MiniGPT4,
+}
+SMALL = {"count": 3, "size": 128}
 
 
 @dataclass
 class Bench:
-    """An engine that is set up, and its network's work for one clip on data that lies on the device."""
+    """An engine that is set up, and its network's work for a call's clips on data that lies on the device.
+
+    read_bytes: what the language model's weights take, read once for each of `tokens`.
+    """
 
     engine: Any
-    bare: Callable[[], Any] | None
+    bare: Callable[[], Any]
+    read_bytes: int = 0
+    tokens: int = 0
 
 
-def write_weights(folder: Path) -> None:
-    """Random models of the published layouts and sizes."""
-    layouts = {
-        "clip-rn50": upstream_layouts.clip_resnet(),
-        "clip-vit-l-14": upstream_layouts.clip_vit(),
-        "craft_mlt_25k": upstream_layouts.craft(),
-        "english_g2": upstream_layouts.crnn(97),
-        "raft_large": upstream_layouts.raft_large(),
-    }
-    for name, layout in layouts.items():
-        upstream_layouts.own(upstream_layouts.write(layout, folder / weights.WEIGHTS[name].file, seed=1), folder)
-
-
-def samples(count: int) -> list[Sample]:
-    """Clips of 16:9 noise that moves, shorter side 512, with a face box in the middle."""
+def samples(count: int, spec: FrameSpec) -> list[Sample]:
+    """Clips of 16:9 noise that moves, with a face box in the middle."""
     rng = np.random.default_rng(0)
-    wide = np.kron(rng.integers(0, 256, (72, 130, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
-    images = np.stack([wide[2 * i : 2 * i + 512, 3 * i : 3 * i + 912] for i in range(SPEC.count)])
-    box = [396.0, 196.0, 516.0, 316.0]
+    h, w = spec.size, spec.size * 16 // 9 // 8 * 8
+    wide = np.kron(rng.integers(0, 256, (h // 8 + 8, w // 8 + 16, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+    images = np.stack([wide[2 * i : 2 * i + h, 3 * i : 3 * i + w] for i in range(spec.count)])
+    left, side = (w - h) // 2, h / 4
+    box = [w / 2 - side / 2, h / 2 - side / 2, w / 2 + side / 2, h / 2 + side / 2]
     columns = {
-        "crop": [200.0, 0.0, 712.0, 512.0],
-        "face_frames": list(range(SPEC.count)),
-        "frame_boxes": [box] * SPEC.count,
-        "face_boxes": [[box[0] - 200, box[1], box[2] - 200, box[3]]] * SPEC.count,
+        "crop": [float(left), 0.0, float(left + h), float(h)],
+        "face_frames": list(range(spec.count)),
+        "frame_boxes": [box] * spec.count,
+        "face_boxes": [[box[0] - left, box[1], box[2] - left, box[3]]] * spec.count,
     }
-    frames = Frames(images, np.arange(SPEC.count) / 4, (912, 512), "pyav")
+    frames = Frames(images, np.arange(spec.count) / 4, (w, h), "pyav")
     return [Sample(Clip("s", f"{i}.mp4", "video", "1"), columns, frames) for i in range(count)]
 
 
-def build(name: str, device: str) -> Bench:
-    """The engine on the device."""
-    engine: Any = {
-        "quality": lambda: ClipIqa(ClipIqaParams(), SPEC),
-        "text": lambda: EasyOcr(EasyOcrParams(), SPEC),
-        "face": lambda: InsightFace(InsightFaceParams(detector="scrfd_2.5g_kps", recogniser=None), SPEC),
-        "embedding": lambda: OpenClip(OpenClipParams(), SPEC),
-        "motion": lambda: RaftMotion(RaftParams(), SPEC),
-    }[name]()
+def build(name: str, params: dict[str, Any], spec: FrameSpec, device: str, clips: int) -> Bench:
+    """The engine on the device, and its network's work for so many clips."""
+    kind = ENGINES[name]
+    engine = kind(kind.Params.model_validate({k: v for k, v in params.items() if k != "engine"}), spec)
     engine.setup(device)
-    half = device != "cpu"
+    h, w = samples(1, spec)[0].images().shape[1:3]
 
     def picture(count: int, h: int, w: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.rand(count, 3, h, w, device=device, dtype=dtype).to(memory_format=torch.channels_last)
 
     if name == "quality":
-        one = picture(1, 512, 912, torch.float16 if half else torch.float32)
+        one = picture(clips, h, w, torch.float32 if device == "cpu" else torch.float16)
         return Bench(engine, lambda: engine.model(one, pos_embedding=False))
     if name == "text":
-        three = picture(3, 512, 928)  # EasyOCR pads to multiples of 32
+        three = picture(3 * clips, -(-h // 32) * 32, -(-w // 32) * 32)  # EasyOCR pads to multiples of 32
         return Bench(engine, lambda: engine.reader.detector(three))
+    if name == "face":
+        return Bench(engine, lambda: bare_faces(engine, clips, spec.count))
     if name == "embedding":
-        two = picture(2, 224, 224, engine.dtype)
+        two = picture(2 * clips, 224, 224, engine.dtype)
         return Bench(engine, lambda: engine.visual(two))
     if name == "motion":
-        before, after = picture(15, 512, 512), picture(15, 512, 512)
+        before, after = (picture(clips * (spec.count - 1), spec.size, spec.size) for _ in range(2))
 
         def raft() -> Any:
             with engine.raft._precision():
                 return engine.raft.model(before, after)
 
         return Bench(engine, raft)
-    return Bench(engine, None)
+    return bare_caption(engine, clips, device, picture)
+
+
+def bare_faces(engine: Any, clips: int, frames: int) -> None:
+    """The detector on each frame and the recogniser on one face of each, through onnxruntime alone."""
+    detector, recogniser = engine.detector, engine.recogniser
+    picture = np.zeros((1, 3, *detector.input_size[::-1]), np.float32)
+    faces = np.zeros((frames, 3, *recogniser.input_size), np.float32)
+    for _ in range(clips):
+        for _ in range(frames):
+            detector.session.run(detector.output_names, {detector.input_name: picture})
+        recogniser.session.run(recogniser.output_names, {recogniser.input_name: faces})
+
+
+def bare_caption(engine: Any, clips: int, device: str, picture: Callable[..., torch.Tensor]) -> Bench:
+    """The image side on one picture a clip, and two answers of `ANSWER`'s length to prompts as long as the engine's."""
+    model, language_model = engine._model, engine._model.language_model
+    side = model.config.vision_config.image_size
+    pictures = picture(clips, side, side, model.language_projection.weight.dtype)
+    tokens = len(engine._tokenizer(ANSWER + STOP, add_special_tokens=False).input_ids)
+    before, after = engine.prompt("This is a frame of a video of a person. " + ASK_CAPTION)
+    prompt = torch.tensor([before + after]).expand(clips, -1).to(device)
+
+    def bare() -> None:
+        seen = model.get_image_features(pictures).pooler_output
+        told = torch.cat([language_model.get_input_embeddings()(prompt), seen.to(language_model.dtype)], 1)
+        mask = torch.ones(told.shape[:2], dtype=torch.long, device=device)
+        for _ in range(2):
+            language_model.generate(
+                inputs_embeds=told, attention_mask=mask, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens,
+                pad_token_id=0,
+            )  # fmt: skip
+
+    size = sum(p.numel() * p.element_size() for p in language_model.parameters())
+    return Bench(engine, bare, size, 2 * tokens)
 
 
 def seconds(work: Callable[[], Any], device: str, repeat: int) -> float:
@@ -154,55 +198,83 @@ def peaks(device: str) -> dict[str, float]:
     return {"matmul_tflops": 2 * side**3 / product / 1e12, "copy_gb_s": 2 * 4 * block.numel() / copy / 1e9}
 
 
-def measure(name: str, device: str, clips: int, repeat: int, peak_tflops: float) -> dict[str, float]:
+def measure(bench: Bench, batch: list[Sample], device: str, repeat: int, peak: dict[str, float]) -> dict[str, float]:
     """The figures of one engine."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    if device != "cpu":
-        torch.cuda.reset_peak_memory_stats(device)
-    bench = build(name, device)
-    batch = samples(clips)
+    clips = len(batch)
     found = {"clips_per_s": clips / seconds(lambda: bench.engine.measure(batch), device, repeat)}
-    found["two_calls_clips_per_s"], busy = two_calls(bench.engine, batch, device, repeat)
+    found["two_calls_clips_per_s"], held = two_calls(bench.engine, batch, device, repeat)
+    found["bare_clips_per_s"] = clips / seconds(bench.bare, device, repeat)
+    found["kept_of_bare"] = found["clips_per_s"] / found["bare_clips_per_s"]
+    found["kept_of_bare_with_two_calls"] = found["two_calls_clips_per_s"] / found["bare_clips_per_s"]
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        bench.bare()
+    if counter.get_total_flops():  # onnxruntime's are not seen
+        found["tflop_per_clip"] = counter.get_total_flops() / 1e12 / clips
+        found["of_matmul_peak"] = found["tflop_per_clip"] * found["clips_per_s"] / peak["matmul_tflops"]
+    if bench.tokens:
+        read_gb_s = bench.read_bytes * bench.tokens * found["clips_per_s"] / clips / 1e9
+        found["of_copy_peak"] = read_gb_s / peak["copy_gb_s"]
     if device != "cpu":
-        found["device_held"] = busy
-    if bench.bare is not None:
-        found["bare_clips_per_s"] = 1 / seconds(bench.bare, device, repeat)
-        found["kept_of_bare"] = found["clips_per_s"] / found["bare_clips_per_s"]
-        found["kept_of_bare_with_two_calls"] = found["two_calls_clips_per_s"] / found["bare_clips_per_s"]
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            bench.bare()
-        found["tflop_per_clip"] = counter.get_total_flops() / 1e12
-        found["of_matmul_peak"] = found["tflop_per_clip"] * found["clips_per_s"] / peak_tflops
-    if device != "cpu":
+        found["device_held"] = held
         found["peak_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
     return found
+
+
+def rounded(figures: dict[str, Any]) -> dict[str, Any]:
+    return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in figures.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--small", action="store_true", help="tiny networks and frames")
     parser.add_argument("--clips", type=int, default=4, help="clips per call")
     parser.add_argument("--repeat", type=int, default=2, help="timed calls")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--pipeline", type=Path, metavar="FOLDER", help="also the whole profile on its .mp4 clips")
+    parser.add_argument("--copies", type=int, default=4, help="how often each of them is taken")
+    parser.add_argument("--keep", action="store_true", help="write the figures to benchmarks/results")
     args = parser.parse_args()
-    figures: dict[str, Any] = {"device": args.device, "clips_per_call": args.clips, "threads": torch.get_num_threads()}
-    if args.device != "cpu":
-        figures["gpu"] = torch.cuda.get_device_name(args.device)
-    figures |= {"peaks": peaks(args.device), "engines": {}}
-    print({k: v for k, v in figures.items() if k != "engines"}, flush=True)
-    with tempfile.TemporaryDirectory() as folder:
+    if args.pipeline and args.engines != list(ENGINES):
+        parser.error("--pipeline is held against all engines: leave --engines out")
+    if weights.missing([DETECTOR]):
+        parser.error(f"{DETECTOR}: {weights.how_to_get(DETECTOR)}")
+    frames = SMALL if args.small else {}
+    spec = FrameSpec(**frames)
+    figures: dict[str, Any] = {"device": args.device, "small": args.small, "clips_per_call": args.clips}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         given = os.environ.get(weights.VARIABLE)
-        os.environ[weights.VARIABLE] = os.pathsep.join([folder, *([given] if given else [])])
-        write_weights(Path(folder))
+        os.environ[weights.VARIABLE] = os.pathsep.join([temporary, *([given] if given else [])])
+        stages = write_weights(folder, args.small)
+        if args.pipeline:  # first: this process then holds nothing of the device yet
+            pipeline = run_profile(args.pipeline, args.copies, stages, frames, folder)
+            print("pipeline", rounded(pipeline), flush=True)
+        if args.device == "cpu":
+            torch.set_num_threads(1)
+        else:
+            figures["gpu"] = torch.cuda.get_device_name(args.device)
+        figures |= {"peaks": rounded(peaks(args.device)), "engines": {}}
+        print({k: v for k, v in figures.items() if k != "engines"}, flush=True)
         for name in args.engines:
-            if name == "face" and weights.missing(["scrfd_2.5g_kps"]):
-                print("face: left out, no scrfd_2.5g_kps", flush=True)
-                continue
-            found = measure(name, args.device, args.clips, args.repeat, figures["peaks"]["matmul_tflops"])
-            figures["engines"][name] = {key: float(f"{value:.4g}") for key, value in found.items()}
+            if args.device != "cpu":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats(args.device)
+            bench = build(name, stages.get(name, {}), spec, args.device, args.clips)
+            found = measure(bench, samples(args.clips, spec), args.device, args.repeat, figures["peaks"])
+            figures["engines"][name] = rounded(found)
             print(name, figures["engines"][name], flush=True)
-    print(keep(f"gpu_{args.device.partition(':')[0]}", figures, "torch", "torchvision", "onnxruntime"))
+            del bench
+    if args.pipeline:
+        against_bare(pipeline, figures["engines"], figures["peaks"]["matmul_tflops"])
+        figures["pipeline"] = rounded(pipeline)
+    packages = ("torch", "torchvision", "onnxruntime", "transformers", "ray")
+    if args.keep:
+        kind = "gpu-small" if args.small else "gpu"
+        print(keep(f"{kind}_{args.device.partition(':')[0]}", figures, *packages))
+    print(json.dumps({"machine": describe(*packages), **figures}))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """The groups that are planned for GPUs, as Ray places them: on two GPUs that are only counted, with fake engines that
-note where they are set up."""
+note where they are set up. And what Ray's metrics then show of the run."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+import re
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +74,7 @@ def notes(tmp_path: Path) -> Iterator[Path]:
         log_to_driver=False,
         include_dashboard=False,
         logging_level=logging.ERROR,
+        _system_config={"metrics_report_interval_ms": 500},
         runtime_env={
             "worker_process_setup_hook": "tests.curation.test_gpu_actors.install",
             "env_vars": {"PYTHONPATH": str(fakes.ROOT), NOTES: str(folder)},
@@ -78,6 +82,15 @@ def notes(tmp_path: Path) -> Iterator[Path]:
     )
     yield folder
     shutdown()
+
+
+def metrics() -> dict[tuple[str, str], float]:
+    """What the page that Prometheus reads shows of the run: by name and stage or group."""
+    node = ray.nodes()[0]
+    page = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    text = urllib.request.urlopen(page, timeout=10).read().decode()
+    found = re.finditer(r'^ray_human_motion_(\w+)\{.*?(?:stage|group)="(.+?)".*\} (\S+)$', text, re.M)
+    return {(name, of): float(value) for name, of, value in (match.groups() for match in found)}
 
 
 def test_groups_land_on_gpus_as_planned(tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +101,7 @@ def test_groups_land_on_gpus_as_planned(tmp_path: Path, notes: Path, monkeypatch
         ("motion", "fake"): Footprint(15.0, 0.5, batch=2),
     }
     monkeypatch.setattr(placement, "FOOTPRINTS", footprints)
-    names = [f"a-{i}.mp4" for i in range(8)]
+    names = [*(f"a-{i}.mp4" for i in range(8)), "raise-8.mp4"]
     fakes.write_clips(tmp_path / "clips", *names)
     raw: dict[str, Any] = {
         "output": "out",
@@ -96,7 +109,7 @@ def test_groups_land_on_gpus_as_planned(tmp_path: Path, notes: Path, monkeypatch
         "stages": fakes.STAGES,
         "frames": fakes.FRAMES,
         "thresholds": {"min_side": 64, **fakes.THRESHOLDS},
-        "execution": {"workers": 1},
+        "execution": {"workers": 1, "max_failed_fraction": 0.2},
     }
     (tmp_path / "sources.yaml").write_text(yaml.safe_dump(raw))
     planned = placement.plan_groups(load(tmp_path / "sources.yaml"), *cluster_size())
@@ -123,3 +136,16 @@ def test_groups_land_on_gpus_as_planned(tmp_path: Path, notes: Path, monkeypatch
     assert times["cut"] is None
     assert times["quality"] is not None
     assert times["motion"] is not None
+
+    # Ray gathers them from the driver now and then
+    deadline = time.monotonic() + 60
+    while ("clips_measured_total", "caption") not in (shown := metrics()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    measured = {of: value for (name, of), value in shown.items() if name == "clips_measured_total"}
+    assert measured == {name: entry["measured"] for name, entry in summary["stages"].items()} | {"quality": 8.0}
+    assert shown["clips_failed_total", "quality"] == 1
+    assert shown["stage_seconds_total", "header"] > 0
+    assert shown["stage_gpu_seconds_total", "motion"] > 0
+    assert ("stage_gpu_seconds_total", "header") not in shown
+    waiting = {of: value for (name, of), value in shown.items() if name == "clips_in_flight"}
+    assert waiting == {group.name: 0.0 for group in planned}
