@@ -188,18 +188,41 @@ def test_the_identity_is_the_best_frames_and_tells_people_apart(shared: Path) ->
         assert alone == batched
 
 
-def test_another_recogniser_changes_the_embedding_and_the_version(
-    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def change_one_weight(source: Path, folder: Path) -> None:
+    """Puts the model into a weights folder of its own, the first weight of its first convolution changed."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(str(source))
+    kernel = next(node.input[1] for node in model.graph.node if node.op_type == "Conv")
+    stored = next(value for value in model.graph.initializer if value.name == kernel)
+    values = numpy_helper.to_array(stored).copy()
+    values.flat[0] += 1
+    stored.CopyFrom(numpy_helper.from_array(values, kernel))
+    path = folder / "insightface" / source.name
+    path.parent.mkdir(parents=True)
+    onnx.save(model, str(path))
+    upstream_layouts.own(path, folder)
+
+
+def test_one_changed_weight_changes_scores_or_embedding_and_the_version(
+    shared: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = still(shared, "art_1.png")[None]
     ours = engine()
     (before,), version = columns(ours, image), ours.version()
-    save_recogniser(tmp_path / "insightface" / "w600k_r50.onnx", seed=2)
-    upstream_layouts.own(tmp_path / "insightface" / "w600k_r50.onnx", tmp_path)
-    monkeypatch.setenv(weights.VARIABLE, f"{tmp_path}:{shared / 'weights'}")
+
+    change_one_weight(files / "insightface" / "w600k_r50.onnx", tmp_path / "recogniser")
+    monkeypatch.setenv(weights.VARIABLE, f"{tmp_path / 'recogniser'}:{shared / 'weights'}")
     (after,) = columns(engine(), image)
     assert np.abs(np.array(after["face_embedding"]) - before["face_embedding"]).max() > 1e-3
     assert after["frame_boxes"] == before["frame_boxes"]
+    assert engine().version() != version
+
+    change_one_weight(shared / "weights" / "insightface" / "scrfd_500m_kps.onnx", tmp_path / "detector")
+    monkeypatch.setenv(weights.VARIABLE, f"{tmp_path / 'detector'}:{files}")
+    (after,) = columns(engine(), image)
+    assert abs((after["face_score"] or 0) - before["face_score"]) > 1e-3
     assert engine().version() != version
 
 
