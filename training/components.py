@@ -36,7 +36,8 @@ from training.config import FitConfig
 from training.model import AdapterSpec, install, spatial_transformers
 
 SCRATCH = "scratch"
-TOKENS = 24  # text length of the small text encoder
+FRAME_POSITION = 10.0  # how much louder than usual the small UNet's temporal attention hears the place of a frame
+TOKENS = 16  # text length of the small text encoder
 PAD, UNKNOWN, BOS, EOS = "<pad>", "<unk>", "<s>", "</s>"
 
 
@@ -192,7 +193,7 @@ def _small_base(config: FitConfig, frames: int, tokenizer: Any) -> tuple[Any, ..
 def small_unet(config: FitConfig, frames: int) -> UNetMotionModel:
     """The UNet that is trained from scratch; all its levels have cross-attention."""
     levels = len(config.channels)
-    return UNetMotionModel(
+    unet = UNetMotionModel(
         sample_size=config.size // config.patch,
         in_channels=3 * config.patch**2,
         out_channels=3 * config.patch**2,
@@ -206,6 +207,12 @@ def small_unet(config: FitConfig, frames: int) -> UNetMotionModel:
         motion_num_attention_heads=4,
         motion_max_seq_length=max(32, frames),
     )
+    # As it comes, temporal attention sees its frames all but alike: which frame it is explains 5e-6 of the output's
+    # variance before training, and nothing that differs from frame to frame can be asked for. With this, a tenth.
+    for name, table in unet.named_buffers():
+        if name.endswith("pos_embed.pe"):
+            table.mul_(FRAME_POSITION)
+    return unet
 
 
 def _image_encoder(config: FitConfig) -> CLIPVisionModelWithProjection:

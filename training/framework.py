@@ -161,14 +161,16 @@ class Framework(nn.Module):
         return embedding
 
     def _embed(self, texts: list[str]) -> Tensor:
+        distinct = list(dict.fromkeys(texts))
         tokens = self.tokenizer(
-            texts,
+            distinct,
             padding="max_length",
             max_length=self.tokenizer.model_max_length,
             truncation=True,
             return_tensors="pt",
         )
-        return self.text_encoder(tokens.input_ids.to(self.alpha_bar.device))[0]
+        embeddings = self.text_encoder(tokens.input_ids.to(self.alpha_bar.device))[0]
+        return embeddings[[distinct.index(text) for text in texts]]
 
     def encode_face(self, face: Tensor, reference: Tensor, warp: Tensor) -> tuple[Tensor, Tensor]:
         """E_arc (B, arc_dim), unit length, of the aligned reference; E_clip (B, L, clip_dim) of the face cut out of it.

@@ -27,6 +27,7 @@ from training.components import (  # noqa: E402
     noise_schedule,
     posterior_of,
     small_tokenizer,
+    small_unet,
 )
 from training.config import FitConfig, fit_config  # noqa: E402
 from training.data import ClipDataset, Manifest  # noqa: E402
@@ -257,3 +258,14 @@ def test_schedules() -> None:
     assert embedded.alphas_cumprod[-1].item() < 1e-7
     embedded.set_timesteps(20)
     assert embedded.timesteps[0].item() == 999
+
+
+def test_the_small_unet_tells_its_frames_apart() -> None:
+    """Else nothing that differs from frame to frame, and so neither action nor intensity, is learned for long."""
+    torch.manual_seed(0)
+    unet = small_unet(fit_config("embedded"), frames=8)
+    noise = torch.randn(2, 12, 1, 16, 16).expand(-1, -1, 8, -1, -1)  # every frame the same
+    with torch.no_grad():
+        out = unet(noise, torch.tensor([999, 999]), encoder_hidden_states=torch.zeros(16, 4, 32)).sample
+    share = out.var(dim=2).mean() / out.var()
+    assert share > 0.01
