@@ -23,7 +23,7 @@ from manifests.storage import Place, Remote, mirror
 from stages.base import Stage
 from stages.staging import own_folder
 
-PART = 100_000  # clips of a part whose rows are joined whole: 800 MB with all embeddings
+PART = 25_000  # clips of a part whose rows are joined whole: 200 MB with all embeddings
 NARROW_PART = 250_000  # clips of a part when but keys and numbers are joined
 
 

@@ -61,11 +61,12 @@ def write_shards(
     schema = schema.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True, allow_nan=False)})
     written: set[str] = set()
     total = 0
-    for index, table in enumerate(_chunks(batches, schema, rows)):
-        name = f"part-{index:05d}.parquet"
+    for table in _chunks(batches, schema, rows):
+        name = f"part-{len(written):05d}.parquet"
         write_table(folder / name, table.cast(schema))
         written.add(name)
         total += table.num_rows
+        del table  # before the next is gathered
     for stale in folder.glob("part-*.parquet"):
         if stale.name not in written:
             stale.unlink()
@@ -82,9 +83,11 @@ def _chunks(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -> 
         count += batch.num_rows
         while count >= rows:
             table = pa.Table.from_batches(waiting)
-            yield table.slice(0, rows).combine_chunks()
-            any_out = True
             waiting = table.slice(rows).to_batches()
+            table = table.slice(0, rows).combine_chunks()  # a shard with embeddings takes 400 MB: hold it once
+            yield table
+            del table
+            any_out = True
             count -= rows
     if count or not any_out:
         yield (pa.Table.from_batches(waiting) if waiting else schema.empty_table()).combine_chunks()
