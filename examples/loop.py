@@ -42,7 +42,7 @@ ASKED = (0.0, 5.0, 10.0, 15.0, 20.0)
 # Frames of 16 x 16 pixels in blocks of 4 x 4: the pipeline's flow still puts them in the order of their M, and a step
 # takes half as long as with blocks of 2 x 2. The more pixels, the more signal a noise level leaves, and the fewer steps
 # decide what moves where: beta_end makes the noisy steps more.
-SETTINGS = ("size=16", "patch=4", "channels=64", "text_dim=64", "batch=16", "beta_end=0.03", "arcface_steps=150")
+SETTINGS = ("size=16", "patch=4", "channels=64", "text_dim=64", "batch=16", "beta_end=0.1", "arcface_steps=150")
 # The pipeline's captions P name the action too, and samples are made without P: it is left out, so that A has to tell.
 SETTINGS += ("drop_text=1", "drop_image=0", "drop_clip=0")
 UNSEEN = 1_000_000  # seeds of people from here on are never trained on
@@ -134,6 +134,7 @@ def curate(out: Path, run: Path) -> None:
         "frames": {"count": FRAMES, "crop": "center"},
         "stages": {"caption": {"engine": "kinematic", "adverbs": False}},
         "split": {"val_fraction": 0.1},
+        "thresholds": {"max_duplicate_similarity": 1},  # many of these people are one portrait in other colours
     }
     (out / "sources.yaml").write_text(yaml.safe_dump(config))
     command(["curation.run", str(out / "sources.yaml"), "--runner", "in-process"])
