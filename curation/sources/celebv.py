@@ -46,13 +46,20 @@ def list_celebv(source: CelebvHqSource | CelebvTextSource) -> Iterator[Clip]:
             relative = f"{source.texts}/{attribute}"
             texts[column] = relative, folder_of(source.root, relative)
 
-    def clip(named: Named) -> Clip:
+    def clip(named: Named) -> tuple[Named, Clip]:
         try:
-            return _clip(source, named, folder, texts)
+            return named, _clip(source, named, folder, texts)
         except BadEntry as error:
-            return malformed(source.name, source.annotations, named, str(error))
+            return named, malformed(source.name, source.annotations, named, str(error))
 
-    yield from each(source.root, clip, read_entries(source.root, source.annotations))
+    seen: set[int] = set()
+    for named, found in each(source.root, clip, read_entries(source.root, source.annotations)):
+        if source.raw:  # two entries may ask for one span and box of a video
+            known = hash(found.clip_id)
+            if known in seen:
+                found = malformed(source.name, source.annotations, named, "is the clip of an earlier entry")
+            seen.add(known)
+        yield found
 
 
 def malformed(source: str, index: str, named: Named, problem: str) -> Clip:

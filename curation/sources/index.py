@@ -55,7 +55,8 @@ class _Bounded:
 def read_entries(root: str, relative: str) -> Iterator[Named]:
     """The entries of an index in the file's order: the members of its "clips", else those of its top level.
 
-    A key that comes again is an entry with a problem, so that no clip is listed twice. Raises ConfigError.
+    A key that comes again, with or without .mp4, is an entry with a problem, so that no clip is listed twice. Raises
+    ConfigError.
     """
     seen: set[int] = set()  # hashes: 60 MB for a million entries
     with open_index(root, relative) as file:
@@ -64,8 +65,9 @@ def read_entries(root: str, relative: str) -> Iterator[Named]:
         try:
             for key, value in _members(_tokens(_Bounded(file))):
                 number += 1
-                known = hash(key) in seen
-                seen.add(hash(key))
+                name = hash(key.removesuffix(".mp4"))
+                known = name in seen
+                seen.add(name)
                 yield _named(number, key, value, "comes twice in the index" if known else None)
         except ijson.JSONError as error:
             said = " ".join(str(error).split())[:100]

@@ -98,6 +98,23 @@ def test_a_malformed_entry_is_one_failed_clip(tmp_path: Path, file: Path, value:
     assert [clips[0].problem, clips[2].problem] == [None, None]
 
 
+@pytest.mark.parametrize(
+    ("raw", "keys", "problem"),
+    [
+        (False, ["a", "b", "a.mp4"], "comes twice in the index"),
+        (True, ["a", "b", "c"], "is the clip of an earlier entry"),
+    ],
+)
+def test_two_entries_of_one_clip_are_one_clip_and_one_failure(
+    tmp_path: Path, file: Path, raw: bool, keys: list[str], problem: str
+) -> None:
+    entries = {key: entry(start, start + 5) for key, start in zip(keys, [1, 2, 1], strict=True)}
+    files = dict.fromkeys([f"{VIDEO}.mp4"] if raw else ["a.mp4", "b.mp4"], file)
+    clips = hq(celebv_hq(tmp_path / "hq", entries, files, "raw" if raw else "processed"), raw=raw)
+    said = f"entry 3 of celebvhq_info.json is malformed: {problem}"
+    assert [clip.problem for clip in clips] == [None, None, said]
+
+
 def test_keys_cannot_leave_the_folder_or_come_twice(tmp_path: Path) -> None:
     (tmp_path / "secret.mp4").write_bytes(b"x")
     one = json.dumps(entry())
