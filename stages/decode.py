@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from stages.clip import Kind
 from stages.frames import Frames, FrameSpec
 from stages.grid_times import grid_start
 
+GOT_TIME = 0.9  # of its deadline as CPU time: a file that takes longer does so on an idle machine too
 START_S = 120.0  # a cold start imports OpenCV and two FFmpegs, on a busy machine
 Span = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -230,12 +232,20 @@ class Decoder:
     def _ask_once(self, request: dict[str, Any], deadline_s: float) -> tuple[dict[str, Any], int | None]:
         channel = self._channel or self._start()
         channel.settimeout(deadline_s)
+        began = self._cpu_s()
         try:
             channel.send(json.dumps(request | {"deadline_s": deadline_s}).encode())
             message, fds, _, _ = socket.recv_fds(channel, 1 << 20, 1)
         except TimeoutError as late:
+            spent = self._cpu_s() - began
             self.close()
-            raise ClipError(f"cannot be decoded within {self.deadline_s:g} s") from late
+            if spent >= GOT_TIME * deadline_s:
+                raise ClipError(f"cannot be decoded within {self.deadline_s:g} s") from late
+            raise ClipError(
+                f"was not decoded within {self.deadline_s:g} s, of which the decoder worked {spent:.1f} s: "
+                "storage or machine were too busy",
+                transient=True,
+            ) from late
         except (BrokenPipeError, ConnectionResetError):
             message, fds = b"", []
         if not message:
@@ -246,6 +256,12 @@ class Decoder:
                 os.close(fd)
             raise ClipError(reply["error"], reply["transient"])
         return reply, fds[0] if fds else None
+
+    def _cpu_s(self) -> float:
+        """Seconds of CPU time that the child has used."""
+        assert self._child is not None
+        fields = Path(f"/proc/{self._child.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _cause_of_death(self) -> str:
         assert self._child is not None

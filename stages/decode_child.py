@@ -33,6 +33,7 @@ TRANSIENT = frozenset(
     {errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENOSPC}
     | {errno.ECONNRESET, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENOTCONN, errno.EINTR}
 )
+MAX_BYTES = 4 << 30  # of memory: twice what the largest pictures need; a file that makes libraries ask for more fails
 GRACE_S = 5.0  # the parent kills at the deadline; should it be gone, the kernel does this much later
 
 TYPES = (
@@ -217,6 +218,7 @@ def main() -> None:
     import cv2
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash must be over at once
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_BYTES, MAX_BYTES))
     cv2.setNumThreads(1)  # the workers share the cores
     os.environ["DECORD_EOF_RETRY_MAX"] = "128"  # its default of 10240 takes minutes at a damaged end
     channel = socket.socket(fileno=int(sys.argv[1]))

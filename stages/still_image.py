@@ -10,6 +10,8 @@ from stages.picture import MAX_IMAGE_PIXELS, Box, MediaError, View, check_size
 
 GROUND = 128  # grey that shows through transparent pixels
 ORIENTATION = 0x0112
+# By content, whatever the name says. Of Pillow's others one would start Ghostscript on what the file holds.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 CLOCKWISE = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}  # EXIF orientation: degrees to turn, mirrored ones too
 
 
@@ -18,9 +20,9 @@ def _open(path: str | IO[bytes]) -> Any:
 
     PIL.Image.MAX_IMAGE_PIXELS = None  # check_size looks at the dimensions, before anything is decoded
     try:
-        image = PIL.Image.open(path)
+        image = PIL.Image.open(path, formats=FORMATS)
     except PIL.UnidentifiedImageError as error:
-        raise MediaError("is not an image that Pillow can read") from error
+        raise MediaError(f"is not an image of a known format: {', '.join(FORMATS)}") from error
     check_size(*image.size, MAX_IMAGE_PIXELS)
     return image
 

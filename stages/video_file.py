@@ -120,6 +120,7 @@ class VideoFile:
         if context is None:
             raise MediaError("has a video stream of unknown codec")
         context.thread_count = 1  # the workers share the cores
+        context.options = {"max_pixels": str(MAX_VIDEO_PIXELS)}  # for frames that are larger than the header says
 
     def close(self) -> None:
         self.container.close()
