@@ -18,7 +18,7 @@ import numpy as np
 
 from curation.config import Config
 from curation.decide import load_decided
-from curation.errors import ConfigError, Stopped
+from curation.errors import ConfigError, Stopped, shown
 from curation.names import ENGINES
 from curation.run import stopped
 from manifests.storage import place
@@ -89,14 +89,14 @@ def print_clip(config: Config, row: Mapping[str, Any], verdict: list[str]) -> No
     print(f"kind      {row['kind']}\nstamp     {row['stamp']}")
     if clip.span:
         print(f"span      {clip.span[0]:g} to {clip.span[1]:g} s")
-    print(f"verdict   {'; '.join(verdict)}")
+    print(f"verdict   {shown('; '.join(verdict))}")
     if row["problem"]:
-        print(f"problem   {row['problem']}")
+        print(f"problem   {shown(row['problem'])}")
     for stage, chosen in config.stage_table():
         described = engines[stage.name]
         print(f"\n{stage.name}: {chosen.engine}, fingerprint {described['fingerprint']}")
         if row[f"{stage.name}_error"]:
-            print(f"  failed: {row[f'{stage.name}_error']}")
+            print(f"  failed: {shown(row[f'{stage.name}_error'])}")
         elif not row[f"{stage.name}_known"]:
             print("  not measured")
             continue
@@ -117,7 +117,7 @@ def _value(value: Any) -> str:
     if isinstance(value, list):
         items = ", ".join(_value(item) for item in value[:4])
         return f"[{items}{f', ... {len(value)} in all' if len(value) > 4 else ''}]"
-    return "-" if value is None else str(value)
+    return "-" if value is None else shown(str(value))
 
 
 def write_strip(config: Config, row: Mapping[str, Any], path: Path) -> None:
@@ -132,15 +132,15 @@ def write_strip(config: Config, row: Mapping[str, Any], path: Path) -> None:
         try:
             frames = pictures.frames(row, config.frames.size)
         except (ClipError, OSError) as error:
-            print(f"no strip: the clip cannot be decoded now: {error}")
+            print(f"no strip: the clip cannot be decoded now: {shown(str(error))}")
             return
     grid = frames.through(crop_of(row, frames))
-    shown = spread(len(grid) - 1, SHOWN)
-    strip = _shrink(side_by_side(grid[i] for i in shown), len(shown))
-    said = f"strip: {path}: frames {', '.join(map(str, shown))} of {len(grid)}"
+    chosen = spread(len(grid) - 1, SHOWN)
+    strip = _shrink(side_by_side(grid[i] for i in chosen), len(chosen))
+    said = f"strip: {path}: frames {', '.join(map(str, chosen))} of {len(grid)}"
     if row["kind"] == "video":
         flow, full = grid_flow(grid)
-        colours = _shrink(side_by_side(flow_colours(flow[i], full) for i in shown), len(shown))
+        colours = _shrink(side_by_side(flow_colours(flow[i], full) for i in chosen), len(chosen))
         strip = np.concatenate([strip, colours])
         said += f", below each the flow to the next; full colour is {full:.1f} px of the {config.frames.size} px grid"
     Image.fromarray(strip).save(path)

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from curation.config import Config
+from curation.errors import shown
 from curation.names import CONFIG, ENGINES, REPORT
 from curation.outputs import write_json
 from manifests.shards import whole
@@ -44,10 +45,10 @@ def print_summary(summary: dict[str, Any], output: Place) -> None:
         short = f", {mix['asked'] - mix['kept']:,} short" if mix["kept"] < mix["asked"] else ""
         print(f"  mix {name}: {mix['kept']:,} of {mix['asked']:,} asked{short}")
     for error in summary["errors"][:10]:
-        print(f"  failed at {error['stage']}: {error['source']}/{error['path']!r}: {error['error']}")
+        print(f"  failed at {error['stage']}: {error['source']}/{error['path']!r}: {shown(error['error'])}")
     if len(summary["errors"]) > 10:
         print(f"  ... and more: see {output / 'rejected'}")
     if summary.get("ignored_files"):
-        names = ", ".join(f".{ext} {count:,}" for ext, count in summary["ignored_files"].items())
+        names = ", ".join(f".{shown(ext)} {count:,}" for ext, count in summary["ignored_files"].items())
         print(f"not videos or images by their extension: {names}")
     print(f"report: {output / REPORT}   manifest: {output / 'manifests'}   reasons: {output / 'rejected'}")

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 PAUSES_S = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4)  # between the attempts at what may pass
 CONNECT_S, READ_S = 10, 60  # limits of one request to S3
-URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.:-]*://")
 
 # These say what is wrong with the object or with us; asking again gives the same answer.
 PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)

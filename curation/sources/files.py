@@ -78,8 +78,12 @@ def is_folder(path: bytes) -> bool:
 
 
 def real_folder(root: str, relative: str = ".") -> bytes:
-    """The real path of a folder below a source's root."""
-    return os.path.realpath(os.path.join(os.fsencode(root), os.fsencode(relative)))  # noqa: PTH118
+    """The real path of a folder below a source's root. Raises ConfigError for a link that leads out of the root."""
+    base = os.path.realpath(os.fsencode(root))
+    found = os.path.realpath(os.path.join(base, os.fsencode(relative)))  # noqa: PTH118
+    if found != base and leads_out(found, base):
+        raise ConfigError(f"{Path(root) / relative}: {LEADS_OUT}")
+    return found
 
 
 def names(folder: bytes) -> list[bytes]:
@@ -87,9 +91,12 @@ def names(folder: bytes) -> list[bytes]:
     return sorted(os.listdir(folder))  # noqa: PTH208 (Path takes no bytes)
 
 
-def read(path: bytes, limit: int) -> bytes | None:
-    """The contents of a small regular file, None where there is none. Raises ValueError with what is wrong with it."""
+def read(path: bytes, inside: bytes, limit: int) -> bytes | None:
+    """The contents of a small regular file in a folder (a real path), None where there is none. Raises ValueError with
+    what is wrong with it."""
     try:
+        if leads_out(path, inside):
+            raise ValueError(f"cannot be used: {LEADS_OUT}")
         info = os.stat(path)  # noqa: PTH116
         if not stat.S_ISREG(info.st_mode):
             raise ValueError(f"is {_special(info.st_mode)}, not a regular file")
@@ -107,6 +114,8 @@ def read(path: bytes, limit: int) -> bytes | None:
 def open_index(root: str, relative: str) -> Iterator[BinaryIO]:
     """The index file of a source, to be read as a stream. Raises ConfigError."""
     path = Path(root) / relative
+    if leads_out(os.fsencode(path), real_folder(root)):
+        raise ConfigError(f"{path}: {LEADS_OUT}")
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block for ever
             raise ConfigError(f"{path}: is not a regular file; expected the source's index")

@@ -44,7 +44,7 @@ class LocalFolder:
 
     def read(self, name: str, limit: int) -> bytes | None:
         """A small file, None where there is none. Raises ValueError with what is wrong with it."""
-        return files.read(self._at(name), limit)
+        return files.read(self._at(name), self._path, limit)
 
     def names(self) -> list[str]:
         """All names, sorted by their bytes. Raises OSError."""

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import ijson
 
-from curation.errors import ConfigError
+from curation.errors import ConfigError, shown
 from curation.sources.files import safe_name, short
 from curation.sources.folders import open_index
 
@@ -70,7 +70,7 @@ def read_entries(root: str, relative: str) -> Iterator[Named]:
                 seen.add(name)
                 yield _named(number, key, value, "comes twice in the index" if known else None)
         except ijson.JSONError as error:
-            said = " ".join(str(error).split())[:100]
+            said = shown(" ".join(str(error).split())[:100])
             raise ConfigError(f"{where}: is not valid JSON after entry {number:,}: {said}") from None
         except BadEntry as error:
             raise ConfigError(f"{where}: after entry {number:,}: {error}") from None

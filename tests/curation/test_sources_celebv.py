@@ -132,6 +132,15 @@ def test_keys_cannot_leave_the_folder_or_come_twice(tmp_path: Path) -> None:
     assert hq(root)[0].problem == "link leads out of the source's root"
 
 
+@pytest.mark.parametrize("link", ["processed", "celebvhq_info.json"])
+def test_no_link_in_the_place_of_folder_or_index_leads_out(tmp_path: Path, link: str) -> None:
+    root = index(tmp_path / "hq", json.dumps({"clips": {"a": entry()}}))
+    (root / link).rename(tmp_path / "elsewhere")
+    (root / link).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=f"/hq/{link}: link leads out of the source's root$"):
+        hq(root)
+
+
 NO_INDEX = [
     ("", "is not valid JSON after entry 0"),
     ("[1, 2]", "after entry 0: expected a JSON object of clips by name"),
@@ -172,6 +181,12 @@ def test_celebv_text_brings_its_texts(tmp_path: Path, file: Path) -> None:
     two = list(list_source(source, Counter()))[1]
     assert "text_emotion" not in two.entry.texts
     assert two.entry.texts["text_light_direction"] == ["Light from above."]
+    secret = tmp_path / "secret.txt"
+    secret.write_text("a line that is nobody's business")
+    (root / "texts" / "emotion" / "b_1_0.txt").symlink_to(secret)
+    two = list(list_source(source, Counter()))[1]
+    assert two.problem is not None
+    assert two.problem.endswith("its text texts/emotion/b_1_0.txt cannot be used: link leads out of the source's root")
 
 
 def test_a_large_index_is_read_as_a_stream(tmp_path: Path) -> None:
