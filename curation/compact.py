@@ -1,8 +1,8 @@
 """Puts small measurement files together, so that a folder of a million clips opens in seconds.
 
-A run appends a file a stage at every flush. Neighbours in the order of their names are merged into the first of them,
-row after row, so that the order by which the first row of a clip wins stays the same. The merged file takes the first's
-name before the others go: killed at any time, every row is still there, some twice, which changes nothing. Only for who
+A run appends a file a stage at every flush. Neighbours in the order of their names are merged into one of the first's
+time, row after row, so that the order by which the first row of a clip wins stays the same. The merged file is there
+before the others go: killed at any time, every row is still there, some twice, which changes nothing. Only for who
 alone writes to the output folder.
 """
 
@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.shards import whole
+from curation.damaged import write_measured
 from manifests.storage import Place, Remote
 
 SMALL = 32 * 2**20  # bytes; larger files are left alone
@@ -47,10 +48,12 @@ def _runs(files: list[tuple[Path, int]]) -> Iterator[list[Path]]:
 
 
 def _merge(group: list[Path]) -> None:
-    first, *others = group
+    first = group[0]
     schema = pq.read_schema(first)
-    with whole(first) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    content = pa.BufferOutputStream()
+    with pq.ParquetWriter(content, schema, compression="zstd") as writer:
         for path in group:
             writer.write_table(pq.read_table(path, schema=schema, partitioning=None))
-    for path in others:
+    write_measured(first.parent, first.name.partition("-")[0], content.getvalue())
+    for path in group:
         path.unlink()

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from curation.config import Config
 from curation.decide import decide, load_decided
-from curation.errors import ConfigError, Stopped
+from curation.damaged import DAMAGED, write_measured
+from curation.errors import ConfigError, Stopped, shown
 from curation.export.export import STATE, Export
 from curation.forgotten import add_forgotten
 from curation.lock import Lock, locked
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(f"{len(found):,} clip(s) to forget")
     for clip_id, (source, path) in sorted(found.items(), key=lambda item: item[1])[:20]:
-        print(f"  {clip_id}  {source}/{path}")
+        print(f"  {clip_id}  {shown(f'{source}/{path}')}")
     if args.dry_run:
         return 0
     try:
@@ -127,6 +128,9 @@ def forget(config: Config, clips: Found, also: list[Place], lock: Lock) -> int:
     add_forgotten(output, clips)
     rows = 0
     for folder in _outputs(config):
+        for file in [*files_below(folder / "measurements")]:
+            if file.name.endswith(DAMAGED):
+                file.unlink()
         tables = [file for file in files_below(folder / "measurements") if file.name.endswith(".parquet")]
         rows += sum(drop_rows(file, clips) for file in tables)
         if isinstance(folder, Remote):
@@ -163,14 +167,20 @@ def drop_rows(file: Place, clips: Found) -> int:
     if count == len(column) and file.parent.name != "listing":  # a listing keeps its schema
         file.unlink()
     elif count:
+        content = pa.BufferOutputStream()
         with (
             local_copy(file) as local,
             pq.ParquetFile(local) as source,
-            whole(file) as temporary,
-            pq.ParquetWriter(temporary, source.schema_arrow, compression="zstd") as target,
+            pq.ParquetWriter(content, source.schema_arrow, compression="zstd") as target,
         ):
             for batch in source.iter_batches():
                 target.write_batch(batch.filter(pc.invert(pc.is_in(batch["clip_id"], ids))))
+        if file.parent.name == "listing":
+            with whole(file) as temporary:
+                temporary.write_bytes(content.getvalue())
+        else:
+            write_measured(file.parent, file.name.partition("-")[0], content.getvalue())
+            file.unlink()
     return count
 
 

@@ -101,8 +101,8 @@ class _Disk:
                 self._path.unlink()
                 return b""
             file.seek(0)
+            file.write(content)  # over what was there: a full disk has room for that
             file.truncate()
-            file.write(content)
             file.flush()
             return content
 

@@ -111,6 +111,7 @@ def run(config: Config, lock: Lock, runner: str, limit: int | None = None, retry
     from curation.report import write_report
     from curation.store import stage_folder, write_listing
     from curation.summary import print_summary, save_config
+    from curation.tables import local_tables, set_aside
     from curation.verdicts import Measurements
 
     started = time.monotonic()
@@ -124,6 +125,7 @@ def run(config: Config, lock: Lock, runner: str, limit: int | None = None, retry
     save_config(output, config, engines)
     print(f"{found:,} clips listed in {len(config.sources)} source(s)", flush=True)
     folders = [stage_folder(output, name, engine["fingerprint"]) for name, engine in engines.items()]
+    set_aside(folders, local_tables(output, config))
     compact(folders)
     with Measurements(output, config, engines, "all" if retry_failed else "transient") as known:
         measured = measure(config, engines, known, runner)

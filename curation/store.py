@@ -1,7 +1,7 @@
 """Measurements on disk: one append-only table per stage and fingerprint, and the listing they belong to.
 
     OUT/measurements/listing/part-00000.parquet               the clips of the last run
-    OUT/measurements/<stage>/<fingerprint>/<time>-<id>.parquet
+    OUT/measurements/<stage>/<fingerprint>/<time>-<hash of the content>.parquet
 
 Rows are keyed by (clip_id, stamp). A row says either what was measured or, in `error`, why it could not be; `transient`
 errors are measured again by the next run.
@@ -10,14 +10,15 @@ errors are measured again by the next run.
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from curation.damaged import write_measured
 from manifests.schema import INDEXED, LISTED, fields
-from manifests.shards import write_shards, write_table
+from manifests.shards import write_shards
 from manifests.storage import Place
 from stages.base import Stage
 from stages.clip import Clip, Entry
@@ -131,7 +132,9 @@ class Recorder:
             if rows:
                 stage, fingerprint = self._stages[name]
                 folder = stage_folder(self._output, name, fingerprint)
+                content = pa.BufferOutputStream()
                 table = pa.Table.from_pylist(rows, schema=measurement_schema(stage))
-                write_table(folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet", table)
+                pq.write_table(table, content, compression="zstd")
+                write_measured(folder, f"{time.time_ns():020d}", content.getvalue())
                 rows.clear()
         self._flushed = time.monotonic()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from curation.config import Config
+from curation.damaged import DAMAGED, is_sound, original_name
 from curation.errors import Stopped
 from curation.store import LISTING, listing_folder, measurement_schema, stage_folder
 from manifests.storage import Place, Remote, mirror
@@ -55,7 +57,11 @@ class Tables:
             raise Stopped(f"{output / 'measurements'}: cannot be read: {str(error).splitlines()[0]}") from error
 
     def _files(self, folder: Place) -> list[str]:
-        return local_files(folder, self._tables)
+        files = local_files(folder, self._tables)
+        if damaged := [path for path in map(Path, files) if not is_sound(path)]:
+            self._db.close()
+            raise Stopped(f"{folder}: {original_name(damaged[0])} is damaged; curation.run measures its clips anew")
+        return files
 
     def close(self) -> None:
         """Release the database and its spill files."""
@@ -170,10 +176,31 @@ def _quoted(text: str) -> str:
 
 
 def local_files(folder: Place, tables: Path) -> list[str]:
-    """The Parquet files of a folder; copies below `tables`, see `local_tables`, of those that lie at a URI."""
-    if isinstance(folder, Remote):
-        return sorted(map(str, mirror(folder, "*.parquet", tables / folder.parent.name / folder.name)))
-    return sorted(map(str, folder.glob("*.parquet")))
+    """The Parquet files of a folder; copies below `tables`, see `local_tables`, of those that lie at a URI, fetched
+    again where they were damaged."""
+    if not isinstance(folder, Remote):
+        return sorted(map(str, folder.glob("*.parquet")))
+    into = tables / folder.parent.name / folder.name
+    for path in mirror(folder, "*.parquet", into):
+        if not is_sound(path):
+            path.unlink()
+    return sorted(map(str, mirror(folder, "*.parquet", into)))
+
+
+def set_aside(folders: Iterable[Place], tables: Path) -> None:
+    """Rename the damaged files of these folders, so that nobody reads them, and say so."""
+    for folder in folders:
+        for path in map(Path, local_files(folder, tables)):
+            if is_sound(path):
+                continue
+            name = original_name(path)
+            if isinstance(folder, Path):
+                path.rename(path.with_name(name + DAMAGED))
+            else:
+                (folder / (name + DAMAGED)).upload(path)
+                (folder / name).unlink()
+            told = f"{folder / name} is damaged: set aside as {name}{DAMAGED}, its clips are measured anew"
+            print(told, file=sys.stderr)
 
 
 def local_tables(output: Place, config: Config) -> Path:

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import duckdb
 import pyarrow as pa
 
 from curation.config import DUPLICATE, Config
+from curation.errors import Stopped
 from curation.tables import NARROW_PART, Tables
 from manifests.storage import Place
 from stages.base import Rule, Stage
@@ -69,8 +71,10 @@ class Measurements(Tables):
     def __enter__(self) -> Measurements:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.close()
+        if isinstance(error, duckdb.Error):  # no room to spill, say
+            raise Stopped(f"{self._tables}: {str(error).splitlines()[0]}") from error
 
     def whole(
         self, base: str, where: str = "true", columns: str = "*", stages: Sequence[str] | None = None

@@ -48,7 +48,8 @@ def list_windows(
 ) -> Iterator[Clip]:
     """The windows of a source's videos, by path; images, and files that cannot be cut, are clips as they are."""
     from curation.fingerprint import describe_engines
-    from curation.store import clip_of, entry_of, write_listing
+    from curation.store import clip_of, entry_of, stage_folder, write_listing
+    from curation.tables import local_tables, set_aside
     from curation.verdicts import Measurements
 
     assert source.windows is not None
@@ -57,6 +58,7 @@ def list_windows(
     output = place(inner.output)
     videos = without_forgotten(list_source(source, ignored), place(config.output), ignored)
     write_listing(output, itertools.islice(videos, limit))
+    set_aside([stage_folder(output, "shots", engines["shots"]["fingerprint"])], local_tables(output, inner))
     with Measurements(output, inner, engines, "all" if retry_failed else "transient") as known:
         measure(inner, engines, known)
     with Measurements(output, inner, engines, "nothing") as known:

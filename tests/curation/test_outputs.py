@@ -166,17 +166,22 @@ def test_an_output_path_is_not_read_as_columns(tmp_path: Path) -> None:
     assert (row["source"], row["kind"]) == ("s", "video")
 
 
-def test_a_damaged_measurement_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_measurement_file_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
     made = Made(config(tmp_path))
     made.listing([clip("a.mp4")])
     made.measure(clip("a.mp4"))
     save_config(made.output, made.config, made.engines)
     decide(made)
-    next((made.output / "measurements" / "text").rglob("*.parquet")).write_bytes(b"")
+    file = next((made.output / "measurements" / "text").rglob("*.parquet"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 1
+    file.write_bytes(b"" if damage == "cut" else content)
     assert decide_main([str(made.output)]) == 1
     said = capsys.readouterr().err
-    assert said.startswith(f"stopped: {made.output / 'measurements'}: cannot be read: ")
-    assert said.count("\n") == 1
+    assert said == f"stopped: {file.parent}: {file.name} is damaged; curation.run measures its clips anew\n"
 
 
 def test_the_split_follows_the_file_and_not_the_dataset(tmp_path: Path) -> None:
