@@ -2,7 +2,8 @@
 
 Tasks enter the first pool and move to the next until they are over. Frames stay in the object store and never pass
 through the driver; how many are held at once is bounded in bytes. A lost worker costs its clips another try, each
-alone; a clip that then loses MAX_DEATHS workers is written as failed, and the others go on.
+alone; a clip that then loses MAX_DEATHS workers is written as failed, and the others go on. A lost node is no clip's
+fault: what was at work there, and frames that lay there, cost another try and nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, ObjectLostError, RayActorError, RayError
 
 from curation.cluster import Metrics, cluster_size, fits, last_line
 from curation.config import Config
@@ -26,6 +27,7 @@ from manifests.storage import place, remove_tree
 from stages.frames import Frames
 
 MAX_DEATHS = 2
+MAX_TRIES = 10  # that nodes may cost a clip: one that takes whole nodes down must end too
 REPLAN_S = 10.0
 
 
@@ -35,8 +37,9 @@ class _StageActor:
     def __init__(self, config: Config, engines: Mapping[str, Mapping[str, Any]], group: Group) -> None:
         self._worker = Worker(config, engines, group.stages, "cuda:0" if group.gpus else "cpu")
 
-    def ready(self) -> bool:
-        return True
+    def ready(self) -> str:
+        """The node that it runs on."""
+        return ray.get_runtime_context().get_node_id()
 
     def measure(self, hand_on: bool, tasks: list[Task], *frames: Frames | None) -> Any:
         """The tasks as measured, then, where frames are handed on, the frames of each as an object of its own."""
@@ -49,13 +52,14 @@ class _Job:
     """A task between pools, and its frames, if they are decoded.
 
     alone: it was with a worker that was lost; it shares no call now, so that the next loss tells whose fault it is.
-    deaths: workers lost while it was alone with them.
+    deaths: workers lost while it was alone with them. lost: tries that ended with a node.
     """
 
     task: Task
     frames: Any = None
     alone: bool = False
     deaths: int = 0
+    lost: int = 0
 
 
 @dataclass
@@ -68,13 +72,19 @@ class _Call:
 
 @dataclass
 class _Actor:
-    """calls: by the reference that is waited for. since: when the last one ended, or the first began."""
+    """calls: by the reference that is waited for. since: when the last one ended, or the first began. node: known once
+    it is ready. leaving: it gets no more calls, and ends when it has none."""
 
     handle: Any
     group: int
-    ready: bool = False
+    node: str | None = None
+    leaving: bool = False
     calls: dict[Any, _Call] = field(default_factory=dict)
     since: float = 0.0
+
+    @property
+    def ready(self) -> bool:
+        return self.node is not None
 
     def jobs(self) -> list[_Job]:
         return [job for call in self.calls.values() for job in call.jobs]
@@ -82,7 +92,9 @@ class _Actor:
     def takes(self, job: _Job, calls: int) -> bool:
         """Whether it may be given a call that begins with this job, of `calls` at once."""
         jobs = self.jobs()
-        return self.ready and (not jobs or (len(self.calls) < calls and not any(j.alone for j in [job, *jobs])))
+        if not self.ready or self.leaving:
+            return False
+        return not jobs or (len(self.calls) < calls and not any(j.alone for j in [job, *jobs]))
 
 
 class RayRunner:
@@ -140,13 +152,14 @@ class RayRunner:
                 if exhausted and not self._in_flight():
                     return
                 self._refuse_to_hang()
-                for task in self._collect():
+                over = [*self._collect()]
+                if time.monotonic() - replanned > REPLAN_S:
+                    replanned = time.monotonic()
+                    over += self._follow_cluster()
+                for task in over:
                     self._metrics.count(task)
                     yield task
                 self._gauge()
-                if time.monotonic() - replanned > REPLAN_S:
-                    replanned = time.monotonic()
-                    self._follow_cluster()
         finally:
             for actor in self._actors:
                 ray.kill(actor.handle)
@@ -208,9 +221,15 @@ class RayRunner:
             except RayActorError as error:
                 if error.actor_init_failed:
                     raise Stopped(f"a worker cannot start: {last_line(error)}") from None
-                yield from self._lost(actor, "the worker process ended (crashed, killed, or out of memory)")
-            except RayError as error:
-                # The worker's device was lost, or frames with the node that held them: decode them again.
+                # Unreachable is what a worker is whose node went; that the node is dead shows many seconds later.
+                if isinstance(error, ActorUnavailableError) or "node has died" in str(error):
+                    yield from self._lost(actor, "its node was lost", blameless=True)
+                else:
+                    yield from self._lost(actor, "the worker process ended (crashed, killed, or out of memory)")
+            except ObjectLostError:  # frames went with the node that held them: decode them again
+                del self._owners[ref]
+                yield from self._again(actor.calls.pop(ref).jobs, "the node that held its frames was lost")
+            except RayError as error:  # the worker's device was lost
                 yield from self._lost(actor, last_line(error))
             else:
                 del self._owners[ref]
@@ -218,8 +237,11 @@ class RayRunner:
                 if actor.ready:
                     actor.since = time.monotonic()
                     yield from self._advance(actor, actor.calls.pop(ref), result)
-                actor.ready = True
+                else:
+                    actor.node = result
         yield from self._stop_overdue()
+        for actor in [actor for actor in self._actors if actor.leaving and not actor.calls]:
+            self._remove(actor)
 
     def _advance(self, actor: _Actor, call: _Call, tasks: list[Task]) -> Iterator[Task]:
         frames = call.refs[1:] or [None] * len(tasks)
@@ -227,7 +249,7 @@ class RayRunner:
             if task.over or actor.group == self._last:
                 yield task
             else:
-                self._waiting[actor.group + 1].append(_Job(task, ref, job.alone, job.deaths))
+                self._waiting[actor.group + 1].append(dataclasses.replace(job, task=task, frames=ref))
 
     def _stop_overdue(self) -> Iterator[Task]:
         """Stop workers that take longer than their clips may."""
@@ -236,44 +258,65 @@ class RayRunner:
             if actor.calls and time.monotonic() - actor.since > allowed:
                 yield from self._lost(actor, f"did not finish within {allowed:g} s")
 
-    def _lost(self, actor: _Actor, why: str) -> Iterator[Task]:
-        """Replace a lost worker and try its jobs again from the first pool, each alone; yield those tried enough."""
+    def _remove(self, actor: _Actor) -> None:
         self._actors.remove(actor)
         self._owners = {ref: owner for ref, owner in self._owners.items() if owner is not actor}
         ray.kill(actor.handle)
-        if not actor.ready:
+
+    def _lost(self, actor: _Actor, why: str, blameless: bool = False) -> Iterator[Task]:
+        """Replace a lost worker and try its jobs again, each alone unless it was no fault of theirs."""
+        self._remove(actor)
+        if not actor.ready and not blameless:
             self._failed_starts += 1
             if self._failed_starts >= 3:
                 raise Stopped(f"workers die while starting: {why}")
-        self._start_actor(actor.group)
-        for job in actor.jobs():
-            job.deaths += job.alone
-            job.alone = job.task.traced = True
+        if not actor.leaving:
+            self._start_actor(actor.group)
+        if not blameless:
+            for job in actor.jobs():
+                job.deaths += job.alone
+                job.alone = job.task.traced = True
+        yield from self._again(actor.jobs(), why, blameless)
+
+    def _again(self, jobs: list[_Job], why: str, blameless: bool = True) -> Iterator[Task]:
+        """Put jobs back into the first pool; yield those that have been tried enough."""
+        for job in jobs:
             job.frames = None
-            if job.deaths < MAX_DEATHS:
+            job.lost += blameless
+            if job.deaths < MAX_DEATHS and job.lost < MAX_TRIES:
                 self._waiting[0].append(job)
             else:
-                yield self._give_up(job.task, why)
+                yield self._give_up(job, why)
 
-    def _give_up(self, task: Task, why: str) -> Task:
+    def _give_up(self, job: _Job, why: str) -> Task:
+        task = job.task
         stage, new = read_trace(place(self._config.output), task.clip)
         if stage is None:  # lost before its first stage
             stage = next(c.stage for c in self._config.stages if c.stage not in task.known)
-        text = f"its worker was lost {MAX_DEATHS} times, the last time at {stage}: {why}"
+        text = f"its worker was lost {job.deaths + job.lost} times, the last time at {stage}: {why}"
         return dataclasses.replace(
             task, new={**task.new, **new, stage: failed_row(task.clip, text, transient=True)}, over=True
         )
 
-    def _follow_cluster(self) -> None:
-        """Add actors when nodes have come; actors of nodes that went are replaced when they are found lost."""
+    def _follow_cluster(self) -> Iterator[Task]:
+        """Replace actors of nodes that are gone, and bring each pool to the size that suits the nodes that are there:
+        of too many actors those go first that wait for a place, the others when they have done what they are at."""
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        for actor in [actor for actor in self._actors if actor.ready and actor.node not in alive]:
+            yield from self._lost(actor, "its node was lost", blameless=True)
         try:
             planned = plan_groups(self._config, *cluster_size())
         except Stopped:
             return  # nodes are gone for now; what is running goes on
+        if [group.stages for group in planned] != [group.stages for group in self._groups]:
+            return  # tasks are between the pools as they are
         for index, group in enumerate(planned):
-            have = sum(actor.group == index for actor in self._actors)
-            for _ in range(group.actors - have):
+            pool = [actor for actor in self._actors if actor.group == index and not actor.leaving]
+            for _ in range(group.actors - len(pool)):
                 self._start_actor(index)
+            for actor in sorted(pool, key=lambda actor: actor.ready)[: max(0, len(pool) - group.actors)]:
+                actor.leaving = True
+            self._groups[index] = dataclasses.replace(self._groups[index], actors=group.actors)
 
     def _refuse_to_hang(self) -> None:
         """Stop when a pool has had no worker for too long: other work holds the cluster, or no node is large enough."""
