@@ -4,7 +4,10 @@ VENV := .venv
 UV := $(VENV)/bin/uv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test check loop lock clean
+.PHONY: demo test check loop chaos lock clean
+
+MINUTES ?= 10
+SEED ?= 0
 
 demo: $(VENV)/core
 	$(RUN) -m examples.demo
@@ -15,6 +18,10 @@ test: $(VENV)/dev
 # Curate, train, sample, measure: an hour and more on two quiet cores. The short version is `.venv/bin/python -m examples.loop --short`.
 loop: $(VENV)/dev
 	$(RUN) -m examples.loop
+
+# Real runs in a storm of faults; the disk is filled only where this user may mount a small one.
+chaos: $(VENV)/dev
+	$(RUN) -m tests.chaos.storm --minutes $(MINUTES) --seed $(SEED)
 
 check: $(VENV)/dev
 	$(VENV)/bin/ruff check .
