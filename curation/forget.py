@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.config import Config
-from curation.decide import decide, load_decided
 from curation.damaged import DAMAGED, write_measured
+from curation.decide import decide, load_decided
 from curation.errors import ConfigError, Stopped, shown
 from curation.export.export import STATE, Export
 from curation.forgotten import add_forgotten
