@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import random
 import signal
@@ -247,6 +248,7 @@ def small_disk(folder: Path) -> Iterator[Path | None]:
 @contextlib.contextmanager
 def weather(folder: Path) -> Iterator[tuple[Cluster, FaultyS3, Path | None]]:
     """A cluster of two nodes, an S3 server behind a proxy, and a small disk."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
