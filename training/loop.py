@@ -116,7 +116,8 @@ def fit(manifest: str, output: Path, config: FitConfig, roots: dict[str, str], f
                     writer.add_scalar(f"loss/{name}", value, done)
                 writer.add_scalar("data/unreadable", skips.failed, done)
         if writer and pool and (done % config.gaps_every == 0 or done == config.steps):
-            gaps = condition_gaps(framework, pool.batch, pool.identities, config.seed, max(2, config.batch))
+            rounds = 8 if done == config.steps else 1
+            gaps = condition_gaps(framework, pool.batch, pool.identities, config.seed, max(2, config.batch), rounds)
             echo(f"step {done}: loss gaps " + ", ".join(f"{name} {gap:.3f}" for name, gap in gaps.items()))
             for name, gap in gaps.items():
                 writer.add_scalar(f"gap/{name}", gap, done)

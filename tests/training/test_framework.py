@@ -155,8 +155,9 @@ def test_gaps_of_a_model_that_ignores_action_and_motion_are_exactly_one(batch: B
     assert framework.training
 
 
+@pytest.mark.parametrize("rounds", [1, 3])
 def test_a_gap_is_the_loss_with_the_wrong_condition_over_the_loss_with_the_true_one(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
+    batch: Batch, monkeypatch: pytest.MonkeyPatch, rounds: int
 ) -> None:
     framework = make()
 
@@ -166,7 +167,7 @@ def test_a_gap_is_the_loss_with_the_wrong_condition_over_the_loss_with_the_true_
 
     monkeypatch.setattr(framework, "predict", uses_m_alone)
     monkeypatch.setattr(framework, "target", lambda z0, epsilon, t: torch.zeros_like(z0))
-    gaps = condition_gaps(framework, batch, ["a", "b", "c", "d"], seed=0, chunk=4)
+    gaps = condition_gaps(framework, batch, ["a", "b", "c", "d"], seed=0, chunk=4, rounds=rounds)
     wrong = batch.m[shuffle(batch.m.tolist())]
     expected = (1 + (wrong - batch.m).abs()).square().mean().item()
     assert expected > 2
