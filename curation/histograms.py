@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from curation.config import DUPLICATE
 from curation.verdicts import Measurements, is_number
-from stages.base import Stage
+from stages.base import Rule
 
 BARS = 24
+COPIES = pa.field(
+    DUPLICATE.column, pa.float64(), metadata={"meaning": "share of equal bits of a copy and the clip that stays for it"}
+)
 
 
 @dataclass(frozen=True)
@@ -57,28 +61,35 @@ class Histogram:
 
 
 def histograms(measurements: Measurements, thresholds: Mapping[str, float]) -> list[Histogram]:
-    """One per numeric column of the stages that has a value anywhere, those with thresholds first."""
-    columns = [(stage, f) for stage in measurements.stages for f in stage.fields if is_number(f.type)]
-    names = ", ".join(f.name for _, f in columns)
+    """One per numeric column of the stages, and the likeness of the copies, that has a value anywhere, those with
+    thresholds first."""
+    columns = [(s.name, f, s.rules) for s in measurements.stages for f in s.fields if is_number(f.type)]
+    columns.append(("duplicates", COPIES, (DUPLICATE,)))
+    names = ", ".join(f.name for _, f, _ in columns)
     known = ", ".join(f"{stage.name}_known" for stage in measurements.stages)
+    known += f", {COPIES.name} IS NOT NULL AS duplicates_known"
     # one join, whatever the number of columns
     measurements.rows(f"CREATE OR REPLACE TEMP TABLE numbers AS SELECT code, {known}, {names} FROM decided")
-    found = [_histogram(measurements, thresholds, stage, column) for stage, column in columns]
+    found = [_histogram(measurements, thresholds, *column) for column in columns]
     measurements.rows("DROP TABLE numbers")
     return sorted((h for h in found if h is not None), key=lambda h: not h.limits)
 
 
 def _histogram(
-    measurements: Measurements, thresholds: Mapping[str, float], stage: Stage, column: pa.Field
+    measurements: Measurements,
+    thresholds: Mapping[str, float],
+    stage: str,
+    column: pa.Field,
+    rules_of_stage: tuple[Rule, ...],
 ) -> Histogram | None:
     name = column.name
     count, clips, low, high, usual = measurements.rows(
         f"SELECT count({name}), count(*), min({name}), max({name}), quantile_disc({name}, 0.99) "
-        f"FROM numbers WHERE {stage.name}_known"
+        f"FROM numbers WHERE {stage}_known"
     )[0]
     if not count:
         return None
-    rules = [rule for rule in stage.rules if rule.column == name]
+    rules = [rule for rule in rules_of_stage if rule.column == name]
     limits = [
         Limit(rule.reason, rule.op, rule.threshold if isinstance(rule.threshold, str) else None, limit)
         for rule in rules
@@ -93,18 +104,18 @@ def _histogram(
     else:
         edges = _edges(low, far, marks[0] if marks else 0.0, integers)
     by_code = measurements.outcomes
-    mine = [code for code, outcome in enumerate(by_code) if outcome.rule in rules and outcome.stage == stage.name]
+    mine = [code for code, outcome in enumerate(by_code) if outcome.rule in rules and outcome.stage == stage]
     step = edges[1] - edges[0]
     bars = [[0, 0, 0] for _ in edges[1:]]
     for bar, kind, number in measurements.rows(
         f"SELECT CAST(greatest(0, least(floor(({name} - {edges[0]!r}) / {step!r} + 1e-9), {len(bars) - 1})) AS INTEGER)"
         f", CASE WHEN code = 0 THEN 0 WHEN code IN ({', '.join(map(str, [*mine, -1]))}) THEN 1 ELSE 2 END, count(*)"
-        f" FROM numbers WHERE {stage.name}_known AND {name} IS NOT NULL GROUP BY ALL"
+        f" FROM numbers WHERE {stage}_known AND {name} IS NOT NULL GROUP BY ALL"
     ):
         bars[bar][kind] += number
     described = {key.decode(): value.decode() for key, value in (column.metadata or {}).items()}
     return Histogram(
-        stage=stage.name,
+        stage=stage,
         column=name,
         meaning=described.get("meaning", ""),
         unit=described.get("unit", ""),

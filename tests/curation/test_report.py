@@ -92,6 +92,22 @@ def test_histograms_count_every_clip_that_a_stage_measured(tmp_path: Path) -> No
     assert [bar for edge, bar in zip(text.edges, text.bars, strict=False) if edge >= 0.02 and any(bar)] == [(0, 1, 0)]
 
 
+def test_the_likeness_of_copies_has_a_histogram_with_its_threshold(tmp_path: Path) -> None:
+    made = Made(config(tmp_path))
+    clips = [clip(f"{i}.mp4") for i in range(3)]
+    made.listing(clips)
+    for one, word in zip(clips, (0, 2**8 - 1, 2**64 - 1), strict=True):
+        made.measure(one, hash={"frame_hash": [word, 0, 0, 0, 0]})
+    with made.read() as measurements:
+        decide(made.config, measurements)
+        (copies,) = (h for h in histograms(measurements, made.config.thresholds) if h.column == "duplicate_similarity")
+    assert [(limit.reason, limit.value) for limit in copies.limits] == [("duplicate", 0.85)]
+    assert copies.edges[0] == 0.85
+    assert copies.edges[-1] >= 312 / 320
+    assert sum(copies.bars[-1]) == 1  # the middle one, 8 of 320 bits from the first
+    assert list(map(sum, zip(*copies.bars, strict=True))) == [0, 1, 0]
+
+
 def test_numbers_are_written_for_people() -> None:
     assert [short(x) for x in (None, 1234, 0.03125, 1e-5, 123456.7, 0.30000001)] == [
         "-",
