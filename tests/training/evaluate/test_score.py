@@ -118,6 +118,19 @@ def test_several_processes_share_the_videos_out(tmp_path: Path, at_weights: Path
     assert alone == shared
 
 
+@pytest.mark.slow
+def test_torchrun_starts_the_processes(tmp_path: Path) -> None:
+    folder = listed(tmp_path / "ours", {0.0: 0.0, 10.0: 1.0, 20.0: 2.0})
+    arguments = ["score", str(folder), "--metrics", "control", "--name", "x", "--out"]
+    assert main([*arguments, str(tmp_path / "alone")]) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "training.evaluate", *arguments, str(tmp_path / "shared")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "x, control over 3 videos" in done.stdout  # of the one that finished last, or of both
+    alone, shared = ((tmp_path / name / "scores.json").read_text() for name in ("alone", "shared"))
+    assert alone == shared
+
+
 def test_missing_model_files_are_said_before_the_first_video(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,6 +176,37 @@ def silent_amt() -> AmtS:
     return model
 
 
+def test_amt_gives_what_the_authors_code_gives() -> None:
+    """The numbers are those of MCG-NKU/AMT's own AMT-S on these parameters and frames, whole network, float32."""
+    model = AmtS()
+    draw, state = np.random.default_rng(0), {}
+    for name, p in sorted(model.state_dict().items()):
+        width = 1.3 / p[0].numel() ** 0.5 if p.dim() == 4 else 0.1
+        slope = 0.25 if p.dim() == 1 and name.endswith("weight") else 0.0
+        state[name] = torch.from_numpy(slope + draw.uniform(-width, width, tuple(p.shape))).float()
+    model.load_state_dict(state)
+    y, x = np.mgrid[:128, :160]
+    channel = np.arange(3)[:, None, None]
+    first, second = (
+        torch.from_numpy(0.5 + 0.4 * np.sin((x - 5 * i) / 9 + channel) * np.cos((y + 2 * i) / 11 - channel)).float()[
+            None
+        ]
+        for i in range(2)
+    )
+    with torch.no_grad():
+        made = model(first, second)[0]
+    quarters = torch.nn.functional.adaptive_avg_pool2d(made, 2).reshape(3, 4)
+    theirs = [
+        [0.377427, 0.380739, 0.388265, 0.37908],
+        [0.59725, 0.623879, 0.60892, 0.625331],
+        [0.116086, 0.1101, 0.112677, 0.115325],
+    ]
+    torch.testing.assert_close(quarters, torch.tensor(theirs), atol=2e-5, rtol=0)
+    pixels = made[:, [5, 64, 120], [7, 80, 150]].T
+    theirs = [[0.52663, 0.991916, 0.0], [0.511221, 0.617622, 0.162275], [0.282695, 0.838631, 0.116992]]
+    torch.testing.assert_close(pixels, torch.tensor(theirs), atol=2e-5, rtol=0)
+
+
 def test_amt_without_flow_blends_both_frames() -> None:
     first, second = np.full((100, 70, 3), 40, np.uint8), np.full((100, 70, 3), 81, np.uint8)
     first[20:50, 30:] = 200
