@@ -5,8 +5,9 @@
 For each size (1e3, 1e4, ...) an output folder is made as a run would have left it: a listing and one row a clip and
 stage, a tenth of the clips copies of others. With --people every clip has a face embedding (512 numbers), of one of so
 many people, and two image embeddings (768), as the paper's engines give; those figures are kept apart. Each step runs
-in a process of its own, whose peak memory is its own. To decide is to write manifests and report. The exponent is the
-slope of log CPU seconds over log clips, from 1e4 on: 1 is linear.
+in a process of its own, whose peak memory is its own. To decide is to write manifests and report. The what-if and the
+sweep of nine values are those of the command line. The exponent is the slope of log CPU seconds over log clips, from
+1e4 on: 1 is linear.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ import numpy as np
 
 from benchmarks.machine import keep
 
-STEPS = ("list", "resume", "decide")
+SWEEP = "thresholds.min_quality=0.1:0.9:0.1"
+STEPS = ("list", "resume", "decide", "what_if", "sweep")
+ASKED = {"what_if": ["--what-if", "--set", "thresholds.min_quality=0.6"], "sweep": ["--sweep", SWEEP]}
 
 
 def make(folder: Path, clips: int, people: int) -> None:
@@ -37,6 +40,7 @@ def make(folder: Path, clips: int, people: int) -> None:
     from curation.fingerprint import describe_engines
     from curation.listing import list_clips
     from curation.store import measurement_schema, stage_folder, write_listing
+    from curation.summary import save_config
     from manifests.shards import write_table
     from stages.hash import MIRROR
     from tests.curation.made import GOOD, config
@@ -53,6 +57,7 @@ def make(folder: Path, clips: int, people: int) -> None:
     output = Path(made.output)
     listed = list(list_clips(made, None, Counter()))
     write_listing(output, listed)
+    save_config(output, made, engines)
     for start in range(0, clips, 50_000):
         part = listed[start : start + 50_000]
         key = {"clip_id": [c.clip_id for c in part], "stamp": [c.stamp for c in part]}
@@ -93,6 +98,7 @@ def unit(vectors: np.ndarray) -> Any:
 
 def step(name: str, folder: Path) -> dict[str, float]:
     """Run one step in this process: seconds by the clock and of the processor, and the process's peak memory in GiB."""
+    from curation import decide
     from curation.fingerprint import describe_engines
     from curation.listing import list_clips
     from curation.outputs import write_outputs
@@ -107,7 +113,9 @@ def step(name: str, folder: Path) -> dict[str, float]:
     engines = describe_engines(made)
     started = time.perf_counter()
     figures: dict[str, float] = {}
-    if name == "list":
+    if name in ASKED:
+        assert decide.main([str(output), *ASKED[name]]) == 0
+    elif name == "list":
         write_listing(output, list_clips(made, None, Counter()))
     else:
         with Measurements(output, made, engines, "nothing") as known:
@@ -116,8 +124,10 @@ def step(name: str, folder: Path) -> dict[str, float]:
             else:
                 decision = write_outputs(made, engines, known)
                 summary = {**decision.as_json(), "stages": engines, "thresholds": made.limits()}
+                decided = time.perf_counter()
                 write_report(output, made, known, summary)
-                figures = {"kept": decision.status["kept"], "duplicates": decision.reasons["duplicate"]}
+                figures = {"report_seconds": round(time.perf_counter() - decided, 3)}
+                figures |= {"kept": decision.status["kept"], "duplicates": decision.reasons["duplicate"]}
     seconds = time.perf_counter() - started
     busy = time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
