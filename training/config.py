@@ -30,7 +30,7 @@ class FitConfig(BaseModel):
     patch: int = Field(2, ge=1, description="side of the pixel block that is one latent pixel")
     arcface_steps: int = Field(300, ge=1)
     # data
-    size: int = Field(512, ge=16, multiple_of=8, description="side of the video in pixels")
+    size: int = Field(512, ge=8, multiple_of=8, description="side of the video in pixels")
     flip: float = Field(0.5, ge=0, le=1)
     zoom: float = Field(1.0, ge=1, le=2, description="resize by up to this, then centre crop; M grows along")
     workers: int = Field(4, ge=0)
