@@ -84,7 +84,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"output": "gs://bucket/out"}, "output: gs://bucket/out: Please install gcsfs to access Google Storage"),
     (
         {"output": "simplecache::s3://bucket/out"},
-        "output: expected a local path or a URI such as s3://bucket/folder, got simplecache::s3://bucket/out",
+        "output: simplecache::s3://bucket/out: chained schemes are not supported",
     ),
     ({"storage": {"cache": "s3://bucket/cache"}}, "storage.cache: expected a local path, got s3://bucket/cache"),
     ({"storage": {"cache_gib": 0}}, "storage.cache_gib: input should be greater than 0, got 0"),
