@@ -83,6 +83,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"output": "nowhere://bucket/out"}, "output: nowhere://bucket/out: unknown scheme nowhere"),
     ({"output": "gs://bucket/out"}, "output: gs://bucket/out: Please install gcsfs to access Google Storage"),
     (
+        {"output": "my bucket://out"},
+        "output: expected a local path or a URI such as s3://bucket/folder, got my bucket://out",
+    ),
+    (
         {"output": "simplecache::s3://bucket/out"},
         "output: simplecache::s3://bucket/out: chained schemes are not supported",
     ),
