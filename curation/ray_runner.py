@@ -12,7 +12,6 @@ import dataclasses
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -21,6 +20,7 @@ from ray.exceptions import ActorUnavailableError, ObjectLostError, RayActorError
 from curation.cluster import Metrics, cluster_size, fits, last_line
 from curation.config import Config
 from curation.errors import Stopped
+from curation.jobs import Actor, Call, Job
 from curation.placement import Group, plan_groups
 from curation.worker import Task, Worker, failed_row, read_trace, trace_folder
 from manifests.storage import place, remove_tree
@@ -47,56 +47,6 @@ class _StageActor:
         return (measured, *held) if hand_on else measured
 
 
-@dataclass
-class _Job:
-    """A task between pools, and its frames, if they are decoded.
-
-    alone: it was with a worker that was lost; it shares no call now, so that the next loss tells whose fault it is.
-    deaths: workers lost while it was alone with them. lost: tries that ended with a node.
-    """
-
-    task: Task
-    frames: Any = None
-    alone: bool = False
-    deaths: int = 0
-    lost: int = 0
-
-
-@dataclass
-class _Call:
-    """Jobs that an actor is at, and what it returns: the tasks, then the frames of each where it hands them on."""
-
-    jobs: list[_Job]
-    refs: list[Any]
-
-
-@dataclass
-class _Actor:
-    """calls: by the reference that is waited for. since: when the last one ended, or the first began. node: known once
-    it is ready. leaving: it gets no more calls, and ends when it has none."""
-
-    handle: Any
-    group: int
-    node: str | None = None
-    leaving: bool = False
-    calls: dict[Any, _Call] = field(default_factory=dict)
-    since: float = 0.0
-
-    @property
-    def ready(self) -> bool:
-        return self.node is not None
-
-    def jobs(self) -> list[_Job]:
-        return [job for call in self.calls.values() for job in call.jobs]
-
-    def takes(self, job: _Job, calls: int) -> bool:
-        """Whether it may be given a call that begins with this job, of `calls` at once."""
-        jobs = self.jobs()
-        if not self.ready or self.leaving:
-            return False
-        return not jobs or (len(self.calls) < calls and not any(j.alone for j in [job, *jobs]))
-
-
 class RayRunner:
     """Runs tasks on the pools that `plan_groups` lays out for the cluster as it is, and follows it as it changes."""
 
@@ -115,9 +65,9 @@ class RayRunner:
         ]
         self._metrics = Metrics()
         self._last = len(self._groups) - 1
-        self._actors: list[_Actor] = []
-        self._owners: dict[Any, _Actor] = {}  # by the references that are waited for
-        self._waiting: list[deque[_Job]] = [deque() for _ in self._groups]
+        self._actors: list[Actor] = []
+        self._owners: dict[Any, Actor] = {}  # by the references that are waited for
+        self._waiting: list[deque[Job]] = [deque() for _ in self._groups]
         self._failed_starts = 0
         self._last_ready: list[float] = []
         spec = config.frames
@@ -147,7 +97,7 @@ class RayRunner:
                     if task is None:
                         exhausted = True
                     else:
-                        self._waiting[0].append(_Job(task))
+                        self._waiting[0].append(Job(task))
                 self._submit()
                 if exhausted and not self._in_flight():
                     return
@@ -180,7 +130,7 @@ class RayRunner:
 
     def _start_actor(self, group: int) -> None:
         handle: Any = self._classes[group].remote(self._config, self._engines, self._groups[group])
-        actor = _Actor(handle, group)
+        actor = Actor(handle, group)
         self._actors.append(actor)
         self._owners[handle.ready.remote()] = actor
 
@@ -198,13 +148,13 @@ class RayRunner:
                     jobs.append(queue.popleft())
                 self._call(min(free, key=lambda actor: len(actor.calls)), jobs)
 
-    def _call(self, actor: _Actor, jobs: list[_Job]) -> None:
+    def _call(self, actor: Actor, jobs: list[Job]) -> None:
         frames = [job.frames for job in jobs] if actor.group else []
         hand_on = actor.group < self._last
         refs = actor.handle.measure.options(num_returns=1 + len(jobs) if hand_on else 1).remote(
             hand_on, [job.task for job in jobs], *frames
         )
-        call = _Call(jobs, refs if hand_on else [refs])
+        call = Call(jobs, refs if hand_on else [refs])
         if not actor.calls:
             actor.since = time.monotonic()
         actor.calls[call.refs[0]] = call
@@ -243,7 +193,7 @@ class RayRunner:
         for actor in [actor for actor in self._actors if actor.leaving and not actor.calls]:
             self._remove(actor)
 
-    def _advance(self, actor: _Actor, call: _Call, tasks: list[Task]) -> Iterator[Task]:
+    def _advance(self, actor: Actor, call: Call, tasks: list[Task]) -> Iterator[Task]:
         frames = call.refs[1:] or [None] * len(tasks)
         for job, task, ref in zip(call.jobs, tasks, frames, strict=True):
             if task.over or actor.group == self._last:
@@ -258,12 +208,12 @@ class RayRunner:
             if actor.calls and time.monotonic() - actor.since > allowed:
                 yield from self._lost(actor, f"did not finish within {allowed:g} s")
 
-    def _remove(self, actor: _Actor) -> None:
+    def _remove(self, actor: Actor) -> None:
         self._actors.remove(actor)
         self._owners = {ref: owner for ref, owner in self._owners.items() if owner is not actor}
         ray.kill(actor.handle)
 
-    def _lost(self, actor: _Actor, why: str, blameless: bool = False) -> Iterator[Task]:
+    def _lost(self, actor: Actor, why: str, blameless: bool = False) -> Iterator[Task]:
         """Replace a lost worker and try its jobs again, each alone unless it was no fault of theirs."""
         self._remove(actor)
         if not actor.ready and not blameless:
@@ -278,7 +228,7 @@ class RayRunner:
                 job.alone = job.task.traced = True
         yield from self._again(actor.jobs(), why, blameless)
 
-    def _again(self, jobs: list[_Job], why: str, blameless: bool = True) -> Iterator[Task]:
+    def _again(self, jobs: list[Job], why: str, blameless: bool = True) -> Iterator[Task]:
         """Put jobs back into the first pool; yield those that have been tried enough."""
         for job in jobs:
             job.frames = None
@@ -288,7 +238,7 @@ class RayRunner:
             else:
                 yield self._give_up(job, why)
 
-    def _give_up(self, job: _Job, why: str) -> Task:
+    def _give_up(self, job: Job, why: str) -> Task:
         task = job.task
         stage, new = read_trace(place(self._config.output), task.clip)
         if stage is None:  # lost before its first stage

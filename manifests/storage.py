@@ -296,12 +296,5 @@ def remove_tree(folder: Place) -> None:
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    try:
-        entries = folder.entries()
-    except FileNotFoundError:
-        return
-    for entry in entries:
-        if entry.is_folder:
-            remove_tree(folder / entry.name)
-        else:
-            (folder / entry.name).unlink(missing_ok=True)
+    for file in files_below(folder):
+        file.unlink(missing_ok=True)

@@ -13,7 +13,8 @@ import yaml
 
 from curation.cluster import shutdown
 from curation.fingerprint import describe_engines
-from curation.ray_runner import RayRunner, _Job
+from curation.jobs import Job
+from curation.ray_runner import RayRunner
 from curation.run import main
 from curation.worker import Task
 from manifests.shards import read_manifest
@@ -188,7 +189,7 @@ def test_a_clip_given_up_before_its_first_stage_keeps_what_earlier_pools_measure
     runner = RayRunner(config, describe_engines(config))
     known: dict[str, Any] = {"header": {"width": 1}, "decode": {}, "cut": {}}
     task = Task(made.clip("a.mp4"), known, new=dict(known))
-    given_up = runner._give_up(_Job(task, deaths=2), "gone")
+    given_up = runner._give_up(Job(task, deaths=2), "gone")
     assert given_up.over
     assert list(given_up.new) == ["header", "decode", "cut", "hash"]
     assert given_up.new["hash"]["error"] == "its worker was lost 2 times, the last time at hash: gone"
