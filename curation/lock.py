@@ -273,17 +273,20 @@ def _is_stale(store: _Disk | _Object, holder: Holder, content: bytes) -> bool:
 
 @contextmanager
 def locked(output: Place, command: str) -> Iterator[Lock]:
-    """Hold the output folder's lock, and begin with removing what a killed run left half written there."""
+    """Hold the output folder's lock. What a killed run left half written there is removed first, and what workers left
+    that were lost meanwhile, last."""
     lock = acquire(output, command)
     try:
-        if isinstance(output, Path):
-            _remove_leftovers(output)
+        _remove_leftovers(output)
         yield lock
+        _remove_leftovers(output)
     finally:
         lock.release()
 
 
-def _remove_leftovers(output: Path) -> None:
+def _remove_leftovers(output: Place) -> None:
+    if not isinstance(output, Path):
+        return  # a storage has no half written objects
     for folder, _, names in os.walk(output):
         for name in names:
             if name.startswith(".") and name.endswith(".tmp"):
