@@ -26,11 +26,12 @@ from benchmarks.machine import keep
 from training.arcface import ArcFace, SmallIResNet, small_arcface
 from training.batch import Batch, Entry
 from training.cache import Cache
-from training.components import Components, PixelVAE, noise_schedule, small_tokenizer, small_unet
+from training.components import Components, noise_schedule
 from training.config import FitConfig, fit_config
 from training.framework import Drops, Framework
 from training.losses import region_loss
 from training.model import AdapterSpec, install, sd15_unet
+from training.small import PixelVAE, small_tokenizer, small_unet
 
 FRAMES = 16
 TOKENIZER_TEXT = ["a face moves left right up down"]
@@ -45,7 +46,7 @@ def components(config: FitConfig, device: str, adapter: bool) -> Components:
     vae: Any
     with torch.device(device):
         if config.base == "scratch":
-            unet, vae, arcface = small_unet(config, FRAMES), PixelVAE(patch=config.patch), small_arcface()
+            unet, vae, arcface = small_unet(config, FRAMES), PixelVAE(config.patch, config.latents), small_arcface()
             text_size, vision_size = (config.text_dim, 2, 4), (config.text_dim, 2, 4, 32, 8)
         else:
             unet = sd15_unet()

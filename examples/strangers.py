@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -23,16 +24,23 @@ def stranger(seed: int) -> tuple[Portrait, np.ndarray]:
 
 
 def wall(rng: np.random.Generator) -> np.ndarray:
-    """Soft blotches of a random, muted colour: enough texture to see, little to mislead flow.
+    """One pattern of soft blotches for everyone, in a random, muted colour.
 
-    Muted, since nothing that the model is told says how the wall looks: what it cannot know only adds to its loss.
+    The large ones are what flow holds on to where a video has 16 x 16 pixels: before an even wall, grain of a few grey
+    levels passes for motion. Always the same pattern, since nothing that the model is told says how the wall looks:
+    what it cannot know only adds to its loss.
     """
+    return np.clip(rng.uniform(100, 160, 3) + _blotches()[..., None], 0, 255).astype(np.uint8)
+
+
+@cache
+def _blotches() -> np.ndarray:
     import cv2
 
-    colour = rng.uniform(100, 160, 3)
-    blotches = cv2.GaussianBlur(rng.normal(size=(512, 512)).astype(np.float32), (0, 0), 6)
-    blotches *= 14 / blotches.std()
-    return np.clip(colour + blotches[..., None], 0, 255).astype(np.uint8)
+    noise = np.random.default_rng(0).normal(size=(2, 512, 512)).astype(np.float32)
+    noise += noise[..., ::-1]  # a mirrored wall is the same wall
+    fine, large = (cv2.GaussianBlur(layer, (0, 0), sigma) for layer, sigma in zip(noise, (6, 24), strict=True))
+    return 14 * fine / fine.std() + 40 * large / large.std()
 
 
 def _recoloured(image: np.ndarray, hue: float, saturation: float, gamma: float) -> np.ndarray:

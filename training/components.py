@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,35 +9,21 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
-    ConfigMixin,
     DDIMScheduler,
-    ModelMixin,
     MotionAdapter,
     UNet2DConditionModel,
     UNetMotionModel,
 )
-from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput
-from torch import Tensor, nn
-from torch.nn import functional
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTokenizer,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-    PreTrainedTokenizerFast,
-)
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from stages import weights
 from training.arcface import ArcFace, load_onnx
 from training.config import FitConfig
 from training.model import AdapterSpec, install, spatial_transformers
+from training.small import PixelVAE, small_image_encoder, small_text_encoder, small_unet
 
 SCRATCH = "scratch"
-FRAME_POSITION = 10.0  # how much louder than usual the small UNet's temporal attention hears the place of a frame
-TOKENS = 16  # text length of the small text encoder
-PAD, UNKNOWN, BOS, EOS = "<pad>", "<unk>", "<s>", "</s>"
 
 
 @dataclass
@@ -53,30 +38,6 @@ class Components:
     arcface: ArcFace
     scheduler: DDIMScheduler
     spec: AdapterSpec
-
-
-class PixelVAE(ModelMixin, ConfigMixin):
-    """Stands in for the VAE where there are no weights: a latent pixel is a block of `patch` x `patch` pixels.
-
-    Nothing is learned and nothing is lost. The interface is what a pipeline uses of AutoencoderKL.
-    """
-
-    @register_to_config
-    def __init__(self, patch: int = 2, scaling_factor: float = 1.0) -> None:
-        super().__init__()
-        if patch & (patch - 1):
-            raise ValueError(f"patch is {patch}: expected a power of 2")
-        levels = patch.bit_length()  # the pipeline takes 2 ** (levels - 1) for the reduction
-        self.register_to_config(block_out_channels=[3 * patch**2] * levels)
-        self.anchor = nn.Parameter(torch.zeros(0), requires_grad=False)  # carries device and dtype
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        """(n, 3, H, W), -1..1 -> (n, 3 patch^2, H / patch, W / patch)."""
-        return functional.pixel_unshuffle(pixels, self.config.patch)
-
-    def decode(self, latents: Tensor) -> DecoderOutput:
-        """The inverse of encode."""
-        return DecoderOutput(sample=functional.pixel_shuffle(latents, self.config.patch))
 
 
 def noise_schedule(config: FitConfig) -> DDIMScheduler:
@@ -172,92 +133,14 @@ def _published_base(config: FitConfig) -> tuple[Any, ...]:
 def _small_base(config: FitConfig, frames: int, tokenizer: Any) -> tuple[Any, ...]:
     if config.motion_adapter != SCRATCH:
         raise ValueError("motion_adapter must be scratch where base is: it fits no other UNet than its own")
-    vae = PixelVAE(patch=config.patch)
-    unet = small_unet(config, frames)
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=config.text_dim,
-            intermediate_size=2 * config.text_dim,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=TOKENS,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
-    return vae, text_encoder, unet
-
-
-def small_unet(config: FitConfig, frames: int) -> UNetMotionModel:
-    """The UNet that is trained from scratch; all its levels have cross-attention."""
-    levels = len(config.channels)
-    unet = UNetMotionModel(
-        sample_size=config.size // config.patch,
-        in_channels=3 * config.patch**2,
-        out_channels=3 * config.patch**2,
-        block_out_channels=config.channels,
-        down_block_types=("CrossAttnDownBlockMotion",) * levels,
-        up_block_types=("CrossAttnUpBlockMotion",) * levels,
-        layers_per_block=1,
-        norm_num_groups=8,
-        cross_attention_dim=config.text_dim,
-        num_attention_heads=4,
-        motion_num_attention_heads=4,
-        motion_max_seq_length=max(32, frames),
-    )
-    # As it comes, temporal attention sees its frames all but alike: which frame it is explains 5e-6 of the output's
-    # variance before training, and nothing that differs from frame to frame can be asked for. With this, a tenth.
-    for name, table in unet.named_buffers():
-        if name.endswith("pos_embed.pe"):
-            table.mul_(FRAME_POSITION)
-    return unet
+    vae = PixelVAE(config.patch, config.latents)
+    return vae, small_text_encoder(config, tokenizer), small_unet(config, frames)
 
 
 def _image_encoder(config: FitConfig) -> CLIPVisionModelWithProjection:
     if config.image_encoder != SCRATCH:
         return CLIPVisionModelWithProjection.from_pretrained(resolve(config.image_encoder), local_files_only=True)
-    return CLIPVisionModelWithProjection(
-        CLIPVisionConfig(
-            hidden_size=config.text_dim,
-            intermediate_size=2 * config.text_dim,
-            projection_dim=config.text_dim,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            image_size=32,
-            patch_size=8,
-        )
-    )
-
-
-def small_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Whole words of these texts, lower case; unknown words share one token."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
-    normalizer = normalizers.Lowercase()
-    splitter = pre_tokenizers.Whitespace()
-    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
-    words |= {"left", "right"}  # a mirrored text may have words of its own
-    vocabulary = {word: i for i, word in enumerate([PAD, UNKNOWN, BOS, EOS, *sorted(words)])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A {EOS}", special_tokens=[(BOS, vocabulary[BOS]), (EOS, vocabulary[EOS])]
-    )
-    return wrap_tokenizer(tokenizer)
-
-
-def wrap_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
-    """A `tokenizers.Tokenizer` made by `small_tokenizer`, with the interface of transformers."""
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=BOS,
-        eos_token=EOS,
-        pad_token=PAD,
-        unk_token=UNKNOWN,
-        model_max_length=TOKENS,
-    )
+    return small_image_encoder(config)
 
 
 def load_ip_adapter(unet: UNetMotionModel, path: Path | None) -> None:

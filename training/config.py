@@ -28,6 +28,7 @@ class FitConfig(BaseModel):
     channels: tuple[int, ...] = (32, 64)
     text_dim: int = Field(32, ge=8, multiple_of=8)
     patch: int = Field(2, ge=1, description="side of the pixel block that is one latent pixel")
+    latents: int | None = Field(None, ge=1, description="lowest frequencies of a block that are kept; None: all")
     arcface_steps: int = Field(300, ge=1)
     # data
     size: int = Field(512, ge=8, multiple_of=8, description="side of the video in pixels")
@@ -62,6 +63,7 @@ class FitConfig(BaseModel):
     lr: float = Field(1e-5, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     warmup: int = Field(0, ge=0)
+    decay: Literal["none", "cosine"] = Field("none", description="of the learning rate, to 0 at the last step")
     clip_norm: float = Field(1.0, gt=0)
     ema: float = Field(0.999, ge=0, lt=1)
     precision: Literal["float32", "bf16"] = "bf16"
@@ -80,10 +82,16 @@ class FitConfig(BaseModel):
     @model_validator(mode="after")
     def _noise_fits_through(self) -> FitConfig:
         # Seen with patch 4 and width 32: the loss fell, and every sample kept the noise that did not fit through.
-        if self.base == "scratch" and 3 * self.patch**2 > self.channels[0]:
-            need = 3 * self.patch**2
-            raise ValueError(f"patch {self.patch} makes {need} latent channels, the first of channels must be as wide")
+        if self.base == "scratch" and self.latent_channels > self.channels[0]:
+            raise ValueError(f"{self.latent_channels} latent channels, the first of channels must be as wide")
+        if self.latents is not None and self.latents > 3 * self.patch**2:
+            raise ValueError(f"latents is {self.latents}: a block of patch {self.patch} has {3 * self.patch**2}")
         return self
+
+    @property
+    def latent_channels(self) -> int:
+        """Of the small models."""
+        return self.latents or 3 * self.patch**2
 
 
 PAPER: dict[str, Any] = {

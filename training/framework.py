@@ -11,11 +11,12 @@ from torch.utils.checkpoint import checkpoint
 from training import cache as caches
 from training.batch import Batch
 from training.cache import Cache, fingerprint
-from training.components import SCRATCH, Components, PixelVAE, frames_of, latents_of, posterior_of
+from training.components import SCRATCH, Components, frames_of, latents_of, posterior_of
 from training.config import FitConfig
 from training.data import pixels_for
 from training.losses import identity_loss, predicted_z0, region_loss, region_weight, total_loss
 from training.model import adapter_parameters, conditions, pack_identity
+from training.small import PixelVAE
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def fit(manifest: str, output: Path, config: FitConfig, roots: dict[str, str], f
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="fit", disable=not main)
     for step in bar:
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
+            group["lr"] = learning_rate(config, step)
         for micro in range(step * config.accumulate, (step + 1) * config.accumulate):
             batch = next(loader)
             skips.add(batch, say)
@@ -140,6 +141,12 @@ def fit(manifest: str, output: Path, config: FitConfig, roots: dict[str, str], f
         with whole(output / "fit.json") as temporary:
             temporary.write_text(json.dumps(result, indent=1))
     return result
+
+
+def learning_rate(config: FitConfig, step: int) -> float:
+    """It rises over config.warmup steps, and then stays or falls to 0 along half a cosine."""
+    rate = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
+    return rate * (1 + math.cos(math.pi * step / config.steps)) / 2 if config.decay == "cosine" else rate
 
 
 def generator(seed: int, micro: int, rank: int) -> torch.Generator:

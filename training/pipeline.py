@@ -10,10 +10,11 @@ from torch import Tensor
 
 from training.arcface import small_arcface
 from training.checkpoint import Checkpoint, newest
-from training.components import SCRATCH, build, load_arcface, wrap_tokenizer
+from training.components import SCRATCH, build, load_arcface
 from training.config import FitConfig
 from training.framework import Framework
 from training.model import conditions, pack_identity
+from training.small import wrap_tokenizer
 
 
 class MotionCharacterPipeline(AnimateDiffPipeline):

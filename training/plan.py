@@ -11,10 +11,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVi
 
 from stages.weight_table import WEIGHTS
 from training.arcface import small_arcface
-from training.components import SCRATCH, missing, small_unet
+from training.components import SCRATCH, missing
 from training.config import FitConfig
 from training.data import Manifest
 from training.model import AdapterSpec, adapter_parameters, conditions, install, pack_identity, sd15_unet
+from training.small import small_unet
 
 DECODED_FRAME = 6.0  # GiB that one frame of 512 x 512 keeps for the backward pass through SD's decoder, as measured
 GIB = 2**30

@@ -17,11 +17,12 @@ from training.arcface import ArcFace, small_arcface, train_small
 from training.batch import Batch, collate
 from training.cache import Cache
 from training.checkpoint import write_tensors
-from training.components import SCRATCH, build, load_arcface, small_tokenizer
+from training.components import SCRATCH, build, load_arcface
 from training.config import FitConfig
 from training.data import ClipDataset, Manifest
 from training.draws import BalancedBatches, Draw
 from training.framework import Framework
+from training.small import small_tokenizer
 
 POOL_PIXELS = 2**22  # of a frame, over all held-out clips that the gaps are measured on: 16 clips of 512 x 512
 POOL = 32  # clips at most

@@ -42,12 +42,13 @@ def resume(
     if found is None:
         return 0
     written = found.config()
-    now = config.model_dump(mode="json")
-    changed = [name for name in now if name not in FREE and now[name] != written["config"][name]]
-    if changed:
-        name = changed[0]
-        was = written["config"][name]
-        raise ValueError(f"{found.folder}: was trained with {name}={was}, not {now[name]}; choose another --output")
+    now, was = config.model_dump(mode="json"), FitConfig(**written["config"]).model_dump(mode="json")
+    free = FREE if config.decay == "none" else FREE - {"steps"}  # the learning rate falls towards the last step
+    for name in now:
+        if name not in free and now[name] != was[name]:
+            raise ValueError(
+                f"{found.folder}: was trained with {name}={was[name]}, not {now[name]}; choose another --output"
+            )
     if written["dataset"] != manifest.fingerprint:
         raise ValueError(f"{found.folder}: was trained on another manifest; choose another --output")
     if not (found.folder / "optimizer.pt").exists():

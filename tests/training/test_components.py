@@ -1,4 +1,4 @@
-"""Loading from published layouts (tiny models of the same form), the pixel VAE, the tokenizer."""
+"""Loading from published layouts (tiny models of the same form)."""
 
 from __future__ import annotations
 
@@ -19,21 +19,16 @@ from training.arcface import small_arcface  # noqa: E402
 from training.batch import collate  # noqa: E402
 from training.cache import Cache  # noqa: E402
 from training.components import (  # noqa: E402
-    PixelVAE,
     build,
-    frames_of,
-    latents_of,
     missing,
     noise_schedule,
-    posterior_of,
-    small_tokenizer,
-    small_unet,
 )
 from training.config import FitConfig, fit_config  # noqa: E402
 from training.data import ClipDataset, Manifest  # noqa: E402
 from training.draws import Draw  # noqa: E402
 from training.framework import Framework  # noqa: E402
 from training.model import adapter_parameters, spatial_transformers  # noqa: E402
+from training.small import small_tokenizer  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -229,25 +224,6 @@ def test_what_is_missing_is_named_with_its_place() -> None:
     assert missing(fit_config("embedded")) == []
 
 
-def test_the_pixel_vae_loses_nothing() -> None:
-    vae = PixelVAE(patch=4)
-    video = torch.rand(2, 3, 3, 16, 16) * 2 - 1
-    posteriors = torch.stack([posterior_of(vae, clip) for clip in video])
-    latents = latents_of(vae, posteriors, torch.randn(2, 48, 3, 4, 4))
-    assert latents.shape == (2, 48, 3, 4, 4)
-    assert torch.equal(frames_of(vae, latents[0].transpose(0, 1)), video[0])
-    assert 2 ** (len(vae.config.block_out_channels) - 1) == 4
-    with pytest.raises(ValueError, match="patch is 3: expected a power of 2"):
-        PixelVAE(patch=3)
-
-
-def test_the_tokenizer_knows_words_and_pads() -> None:
-    tokenizer = small_tokenizer(["Moves left, slowly"])
-    known = tokenizer("moves LEFT quickly", padding="max_length", max_length=8).input_ids
-    words = tokenizer.convert_ids_to_tokens(known)
-    assert words == ["<s>", "moves", "left", "<unk>", "</s>", "<pad>", "<pad>", "<pad>"]
-
-
 def test_schedules() -> None:
     paper, embedded = noise_schedule(fit_config("paper")), noise_schedule(fit_config("embedded"))
     assert paper.betas[0].item() == pytest.approx(0.00085)
@@ -258,14 +234,3 @@ def test_schedules() -> None:
     assert embedded.alphas_cumprod[-1].item() < 1e-7
     embedded.set_timesteps(20)
     assert embedded.timesteps[0].item() == 999
-
-
-def test_the_small_unet_tells_its_frames_apart() -> None:
-    """Else nothing that differs from frame to frame, and so neither action nor intensity, is learned for long."""
-    torch.manual_seed(0)
-    unet = small_unet(fit_config("embedded"), frames=8)
-    noise = torch.randn(2, 12, 1, 16, 16).expand(-1, -1, 8, -1, -1)  # every frame the same
-    with torch.no_grad():
-        out = unet(noise, torch.tensor([999, 999]), encoder_hidden_states=torch.zeros(16, 4, 32)).sample
-    share = out.var(dim=2).mean() / out.var()
-    assert share > 0.01

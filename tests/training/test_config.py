@@ -49,9 +49,12 @@ def test_a_wrong_override_is_one_clear_line(override: str, message: str) -> None
 
 
 def test_latents_wider_than_the_network_are_refused() -> None:
-    with pytest.raises(ValueError, match="patch 4 makes 48 latent channels, the first of channels must be as wide"):
+    with pytest.raises(ValueError, match="48 latent channels, the first of channels must be as wide"):
         fit_config("embedded", ["patch=4"])
-    assert fit_config("embedded", ["patch=4", "channels=48,64"]).patch == 4
+    assert fit_config("embedded", ["patch=4", "channels=48,64"]).latent_channels == 48
+    assert fit_config("embedded", ["patch=4", "latents=12"]).latent_channels == 12
+    with pytest.raises(ValueError, match="latents is 13: a block of patch 2 has 12"):
+        fit_config("embedded", ["patch=2", "latents=13"])
 
 
 def test_the_command_lines_load_nothing_heavy_before_they_run() -> None:

@@ -14,13 +14,14 @@ pytest.importorskip("diffusers")
 
 from training.arcface import small_arcface  # noqa: E402
 from training.batch import Batch, collate  # noqa: E402
-from training.components import build, small_tokenizer  # noqa: E402
+from training.components import build  # noqa: E402
 from training.config import fit_config  # noqa: E402
 from training.data import ClipDataset, Manifest  # noqa: E402
 from training.draws import Draw  # noqa: E402
 from training.framework import Drops, Framework, Noise  # noqa: E402
 from training.gaps import condition_gaps, shuffle, shuffled  # noqa: E402
 from training.losses import region_loss, region_weight  # noqa: E402
+from training.small import small_tokenizer  # noqa: E402
 
 
 @pytest.fixture(scope="module")
