@@ -27,13 +27,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -262,7 +263,9 @@ def main() -> None:
         folder = Path(temporary)
         given = os.environ.get(weights.VARIABLE)
         os.environ[weights.VARIABLE] = os.pathsep.join([temporary, *([given] if given else [])])
-        stages = write_weights(folder, args.small, args.engines)
+        # In a process of its own: this one stays small beside the actors.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            stages = pool.submit(write_weights, folder, args.small, args.engines).result()
         stages["caption"]["precision"] = args.caption_precision
         if args.pipeline:  # first: this process then holds nothing of the device yet
             pipeline = run_profile(args.pipeline, args.copies, args.workers, stages, frames, folder)

@@ -91,7 +91,7 @@ def write_vicuna(folder: Path, config: Any, dtype: torch.dtype) -> None:
     answer = tokenizer(ANSWER + STOP, add_special_tokens=False).input_ids
     model = randomised(LlamaForCausalLM, config, dtype)
     say(model, [prompt[-1], *answer])
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size="2GB")  # what is not written out yet takes memory too
 
 
 def randomised(kind: Any, config: Any, dtype: torch.dtype) -> Any:
