@@ -63,7 +63,7 @@ class Watch:
 
 
 def run_profile(
-    clips: Path, copies: int, stages: dict[str, Any], frames: dict[str, Any], folder: Path
+    clips: Path, copies: int, workers: int | None, stages: dict[str, Any], frames: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     """Measure each .mp4 of `clips` `copies` times with the paper profile.
 
@@ -88,7 +88,8 @@ def run_profile(
         "sources": [{"name": "bench", "kind": "folder", "root": "clips"}],
         "stages": stages,
         "frames": frames,
-        "execution": {"start_timeout_s": 600},  # models of full size are read from disk by each actor
+        # Models of full size are read from disk by each actor, and on a CPU a clip may take them half an hour.
+        "execution": {"start_timeout_s": 1800, "clip_deadline_s": 3600, "workers": workers},
         "thresholds": {"min_side": 1, "min_quality": 0, "max_text_area": 1, "min_face_similarity": 0},
     }
     (folder / "sources.yaml").write_text(json.dumps(raw))
@@ -96,7 +97,7 @@ def run_profile(
     connect()
     try:
         cpus, gpus, gpu_gib = cluster_size()
-        plan = describe(plan_groups(config, cpus, gpus, gpu_gib))
+        groups = plan_groups(config, cpus, gpus, gpu_gib)
         tasks = [Task(clip, {}) for clip in list_clips(config, None, Counter())]
         over: list[tuple[float, Task]] = []
         started = time.monotonic()
@@ -108,7 +109,7 @@ def run_profile(
     warm = math.ceil(WARM_UP * len(over))
     begin, end = over[warm - 1][0], over[-1][0]
     timed = [task for when, task in over if when > begin]
-    devices = int(gpus or cpus)
+    devices = int(gpus) or max(group.actors for group in groups)
     busy = [share for when, share, _ in watch.samples if begin <= when <= end]
     spent: Counter[str] = Counter()
     held: Counter[str] = Counter()
@@ -117,7 +118,7 @@ def run_profile(
         held.update(task.gpu_seconds)
     failed = Counter(str(row["error"]) for _, task in over for row in task.new.values() if row.get("error"))
     return {
-        "plan": plan,
+        "plan": describe(groups),
         "devices": devices,
         "clips": len(over),
         "captioned": sum(task.known.get("caption", {}).get("caption") is not None for _, task in over),

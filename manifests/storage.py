@@ -145,12 +145,29 @@ class Remote:
         except FileNotFoundError:
             return False
 
-    def entries(self) -> list[Entry]:
-        """What lies directly in this folder, in the order of the names' bytes. Raises FileNotFoundError."""
+    def entries(self, unnamed: bool = False) -> list[Entry]:
+        """What lies directly in this folder, in the order of the names' bytes. Raises FileNotFoundError.
+
+        unnamed: also the folder without a name, of objects whose keys have two slashes in a row here. No path leads
+        into it; `below` tells what it holds.
+        """
         found = self._try(lambda: self.filesystem.ls(self.path, detail=True))
         # Some stores list a folder's own marker, an empty object of its name, as its child.
-        children = [_entry(info) for info in found if info["name"].rstrip("/") != self.path.rstrip("/")]
+        own = self.path.rstrip("/")
+        children = [_entry(info) for info in found if info["name"].rstrip("/") != own]
+        if unnamed and any(info["name"] == f"{own}/" and info["type"] == "directory" for info in found):
+            children.append(Entry("", True, 0, ""))
         return sorted(children, key=lambda entry: entry.name.encode("utf-8", "surrogatepass"))
+
+    def below(self, name: str) -> list[str]:
+        """The objects at any depth of this folder's subfolder of this name, which may be empty, as their keys name them
+        below this folder, sorted; none where the store cannot search by how a key begins. Raises OSError."""
+        own = self.path.rstrip("/")
+        try:
+            found = self._try(lambda: self.filesystem.find(self.path, prefix=f"{name}/"))
+        except TypeError:
+            return []
+        return sorted(key[len(own) + 1 :] for key in found if key.startswith(f"{own}/{name}/"))
 
     def glob(self, pattern: str) -> Iterator[Remote]:
         """The files directly in this folder whose name fits the pattern; none where there is no such folder."""

@@ -75,4 +75,4 @@ class Clip:
 
     def location(self, root: str) -> str:
         """The file's path under `root`, as the operating system's own calls take it."""
-        return os.path.join(root, os.fsdecode(unescape_path(self.path)))  # noqa: PTH118
+        return f"{root.rstrip('/')}/{os.fsdecode(unescape_path(self.path))}"  # never an absolute path of its own

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -48,12 +48,15 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class MiniGPT4Params(AskParams):
-    """view: "middle" or "sheet". blip2: a folder of Hugging Face's blip2-flan-t5-xxl, in place of LAVIS's two files."""
+    """view: "middle" or "sheet". blip2: a folder of Hugging Face's blip2-flan-t5-xxl, in place of LAVIS's two files.
+    precision: auto takes float16 on a GPU and float32, about 31 GB, on a CPU; with bfloat16 it is 16 GB there.
+    """
 
     operational: ClassVar[frozenset[str]] = frozenset({"blip2"})
 
     view: View = "middle"
     blip2: str | None = None
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     max_new_tokens: int = Field(160, ge=8, le=1024)
 
     @field_validator("view")
@@ -90,8 +93,7 @@ class MiniGPT4:
         return ", ".join([*parts, weights.version(self.weights())])
 
     def setup(self, device: str) -> None:
-        """Load the weights: half precision on a GPU (about 16 GB), single on a CPU. Raises ValueError for files that
-        are missing or not of the published layout."""
+        """Load the weights. Raises ValueError for files that are missing or not of the published layout."""
         import torch
         from transformers import AutoTokenizer
         from transformers.utils import logging
@@ -107,7 +109,8 @@ class MiniGPT4:
             layers = config.vision_config.num_hidden_layers
             image_side = from_lavis(read(files["eva-vit-g"]), read(files["blip2-qformer"]), layers)
         image_side |= from_minigpt4(read(files["minigpt4-7b"]))
-        dtype = torch.float32 if device == "cpu" else torch.float16
+        auto = "float32" if device == "cpu" else "float16"
+        dtype = getattr(torch, auto if self._params.precision == "auto" else self._params.precision)
         self._model = load(config, image_side, vicuna, dtype).to(device)
         self._tokenizer = AutoTokenizer.from_pretrained(vicuna, local_files_only=True)
         if self._tokenizer.bos_token_id is None:

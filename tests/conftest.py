@@ -9,9 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from manifests import storage
 from tests.faulty_s3 import CREDENTIALS, FaultyS3, clear_clients
+
+# By default a property fails that takes 0.2 s once: on a busy machine any does.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,7 +12,7 @@ None of it is read off a model of this project or of an installed library.
 
 from __future__ import annotations
 
-from tests.upstream_layouts import Layout, linear, norm
+from benchmarks.upstream_layouts import Layout, linear, norm
 
 
 def eva_vit(width: int = 1408, blocks: int = 40, hidden: int = 6144, patch: int = 14, image: int = 224) -> Layout:

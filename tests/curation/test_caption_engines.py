@@ -24,7 +24,7 @@ from stages import weights
 from tests.curation import fakes
 from tests.media import write_video
 from tests.stages.test_image_text import llava  # noqa: F401 (a fixture)
-from tests.stages.test_minigpt4 import BLUE, RED, engine_of, tiny, trained, untrained  # noqa: F401 (fixtures)
+from tests.stages.tiny_minigpt4 import BLUE, RED, engine_of, tiny, trained, untrained  # noqa: F401 (fixtures)
 
 
 def curate(folder: Path, caption: dict[str, Any], runner: str = "in-process") -> tuple[dict[str, int], pd.DataFrame]:

@@ -17,12 +17,12 @@ import pandas as pd
 import pytest
 import yaml
 
+from benchmarks import upstream_layouts
 from curation.run import main
 from manifests.schema import INDEXED
 from manifests.shards import metadata
 from stages import weights
 from stages.caption_text import ASK_CAPTION
-from tests import upstream_layouts
 
 CLIPS = ("driving_d10", "driving_d11", "driving_d12", "driving_d14", "source_s13", "source_s32")
 

@@ -161,6 +161,55 @@ def test_a_run_over_all_layouts_ends_on_s3_as_on_disk(
     assert curate(bucket / "out", roots) == curate(tmp_path / "out", layouts)
 
 
+def test_keys_that_no_path_can_hold_fail_by_name_and_are_counted(tmp_path: Path, bucket: Remote) -> None:
+    fakes.install()
+    video = tmp_path / "a.mp4"
+    write_video(video, frames=20, size=(64, 64), fps=10)
+    bad = ["/x.mp4", "/deep/x.mp4", "d//y.png", "e///z.mp4", "../up.mp4", "./dot.mp4", "n.mp4//k.mp4"]
+    for key in ("a-1.mp4", "d/b-2.mp4", "d//notes.txt", *bad):
+        Remote(f"{bucket}/clips/{key}").upload(video)
+    source = SOURCES["folder"].model_validate({"name": "s", "kind": "folder", "root": str(bucket / "clips")})
+    ignored: Counter[str] = Counter()
+    problems = {clip.path: clip.problem for clip in list_source(source, ignored)}  # type: ignore[arg-type]
+    said = "its key has a part that is empty, . or .., which no path can hold; rename the object"
+    good = {"a-1.mp4": None, "d/b-2.mp4": None, "n.mp4": "is a directory, not a video file"}
+    assert problems == dict.fromkeys(bad, said) | good
+    assert ignored == {"txt": 1}
+    assert Clip("s", "/etc/x.mp4", "video", "").location("/data/clips") == "/data/clips//etc/x.mp4"
+    path = tmp_path / "sources.yaml"
+    raw: dict[str, Any] = {
+        "output": str(tmp_path / "out"),
+        "sources": [source.model_dump(exclude_none=True)],
+        "stages": fakes.STAGES,
+        "frames": fakes.FRAMES,
+        "thresholds": {"min_side": 64, **fakes.THRESHOLDS, "max_duplicate_similarity": 1},
+        "execution": {"max_failed_fraction": 1.0},
+        "storage": {"cache": str(tmp_path / "cache")},
+    }
+    path.write_text(yaml.safe_dump(raw))
+    assert main([str(path), "--runner", "in-process"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["inputs"], summary["kept"], summary["rejected"], summary["failed"]) == (10, 2, 0, 8)
+    assert {error["path"]: error["error"] for error in summary["errors"]} == {
+        name: problem for name, problem in problems.items() if problem
+    }
+
+
+def test_a_store_that_cannot_search_says_that_it_cannot_list_such_keys(
+    bucket: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    Remote(f"{bucket}/clips/d//y.mp4").upload(tmp_path / "a.mp4")
+    monkeypatch.setattr(Remote, "below", lambda self, name: [])
+    source = SOURCES["folder"].model_validate({"name": "s", "kind": "folder", "root": str(bucket / "clips")})
+    (clip,) = list_source(source, Counter())  # type: ignore[arg-type]
+    assert clip.path == "d//"
+    assert clip.problem == (
+        "its keys have a part that is empty, . or .., which no path can hold, and this store cannot list them; "
+        "rename the objects"
+    )
+
+
 def test_what_lacks_or_cannot_be_reached_is_one_line(
     tmp_path: Path, roots: dict[str, Remote], s3: FaultyS3, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import upstream_layouts
 from flows.intensity import magnitude, motion_intensity
 from flows.raft import Raft
-from tests import upstream_layouts
 
 torch = pytest.importorskip("torch")
 optical_flow = pytest.importorskip("torchvision.models.optical_flow")

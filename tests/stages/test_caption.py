@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -278,7 +278,6 @@ VOCABULARY = (
 )
 
 
-@settings(deadline=None)
 @given(
     arrays(np.float64, (15, 10), elements=st.floats(-60, 60)),
     st.floats(0, 80),

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import upstream_layouts
 from stages import weights
 from stages.base import Measured, Sample
 from stages.clip import Clip
 from stages.clip_iqa import ClipIqa, ClipIqaParams
 from stages.frames import Frames, FrameSpec
-from tests import upstream_layouts
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("pyiqa")

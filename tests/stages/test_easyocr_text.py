@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import upstream_layouts
 from stages import weights
 from stages.base import Measured, Sample
 from stages.clip import Clip
 from stages.easyocr_text import EasyOcr, EasyOcrParams
 from stages.frames import Frames, FrameSpec
 from stages.text import Reading, text_area
-from tests import upstream_layouts
 
 torch = pytest.importorskip("torch")
 easyocr = pytest.importorskip("easyocr")

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import upstream_layouts
 from stages import weights
 from stages.base import Measured, Params, Sample
 from stages.clip import Clip
 from stages.embedding import STAGE, NoEmbedding, OpenClip, OpenClipParams, face_crop
 from stages.frames import Frames, FrameSpec
-from tests import upstream_layouts
 
 FACES = {"face_frames": [0, 2], "frame_boxes": [[1.0, 2.0, 3.0, 4.0], [40.0, 30.0, 80.0, 90.0]]}
 

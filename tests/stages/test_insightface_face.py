@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import upstream_layouts
 from stages import weights
 from stages.base import Measured, Sample
 from stages.clip import Clip
 from stages.face import STAGE
 from stages.frames import Frames, FrameSpec
 from stages.insightface_face import InsightFace, InsightFaceParams
-from tests import upstream_layouts
 
 pytest.importorskip("insightface")
 DETECTORS = ("scrfd_500m_kps", "scrfd_2.5g_kps")

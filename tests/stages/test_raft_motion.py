@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import upstream_layouts
 from flows.intensity import magnitude, motion_intensity
 from stages import weights
 from stages.base import Measured, Sample
 from stages.clip import Clip, Kind
 from stages.frames import Frames, FrameSpec
 from stages.raft_motion import RaftMotion, RaftParams
-from tests import upstream_layouts
 
 torch = pytest.importorskip("torch")
 optical_flow = pytest.importorskip("torchvision.models.optical_flow")

@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 
+from benchmarks import upstream_layouts
 from stages import weights
-from tests import upstream_layouts
 from tests.training.metrics import layouts
 
 WORDS = 49408  # CLIP's own vocabulary: its tokenizer is the real one

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.upstream_layouts import Layout, batch_norm, conv, linear, norm, write
+from benchmarks.upstream_layouts import Layout, batch_norm, conv, linear, norm, write
 
 
 def conv3d(name: str, out: int, inp: int, *kernel: int) -> Layout:

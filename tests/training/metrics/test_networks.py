@@ -10,8 +10,8 @@ pytest.importorskip("torchvision")
 
 from torch import Tensor, nn  # noqa: E402
 
+from benchmarks.upstream_layouts import parameters  # noqa: E402
 from tests.training.metrics import layouts  # noqa: E402
-from tests.upstream_layouts import parameters  # noqa: E402
 from training.metrics import dover_networks  # noqa: E402
 from training.metrics.amt import AmtS, Correlations, Interpolator  # noqa: E402
 from training.metrics.dover_networks import ConvBlock, ConvNeXt, Dover, Swin, WindowAttention  # noqa: E402
