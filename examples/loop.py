@@ -67,7 +67,7 @@ class Made:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.loop", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RUNS / "loop")
-    parser.add_argument("--clips", type=int, default=350)
+    parser.add_argument("--clips", type=int, default=1050)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--people", type=int, default=4, help="unseen people to animate")
@@ -139,7 +139,7 @@ def curate(out: Path, run: Path) -> None:
         "thresholds": {"max_duplicate_similarity": 1},  # many of these people are one portrait in other colours
     }
     (out / "sources.yaml").write_text(yaml.safe_dump(config))
-    command(["curation.run", str(out / "sources.yaml"), "--runner", "in-process"])
+    command(["curation.run", str(out / "sources.yaml")])
 
 
 def train(run: Path, fit: Path, steps: int, seed: int, settings: list[str], out: Path) -> None:

@@ -3,7 +3,7 @@
 AMT-S: MCG-NKU/AMT, networks/AMT-S.py and networks/blocks/ (feat_enc.py, ifrnet.py, multi_flow.py, raft.py). DOVER:
 VQAssessment/DOVER, dover/models/ (swin_backbone.py, conv_backbone.py, head.py) as dover.yml sets them up. MTCNN and
 FaceNet: timesler/facenet-pytorch, models/mtcnn.py and models/inception_resnet_v1.py. RAFT and CLIP: see
-tests/upstream_layouts.py.
+benchmarks/upstream_layouts.py.
 """
 
 from __future__ import annotations
