@@ -114,7 +114,7 @@ def test_fragments_are_a_mosaic_of_seven_by_seven() -> None:
 
 def test_dover_gives_what_the_authors_code_gives() -> None:
     """The numbers are those of VQAssessment/DOVER's backbones and heads (dover/models/) on these parameters and views,
-    float32. Windows are shifted, and in the first pair padded too."""
+    float32. Of the first view windows are padded and shifted over time, height and width."""
     model = Dover()
     draw, state = np.random.default_rng(0), {}
     for name, t in sorted(model.state_dict().items()):
@@ -128,10 +128,17 @@ def test_dover_gives_what_the_authors_code_gives() -> None:
     model.load_state_dict(state)
     model.eval()
     with torch.no_grad():
-        padded = model(wave(8, 64, 96), wave(8, 96, 64))
-        whole = model(wave(16, 112, 112), wave(16, 64, 64))
-    assert padded == pytest.approx((0.26771969, 0.35846889), abs=5e-6)
-    assert whole == pytest.approx((0.40542209, 0.24956104), abs=5e-6)
+        view = wave(20, 120, 128)
+        technical = model.technical_head(model.technical_backbone(view))[0, 0]
+        aesthetic = model.aesthetic_head(model.aesthetic_backbone(view))[0, 0]
+        both = model(wave(16, 112, 112), wave(16, 64, 64))
+    assert technical.shape == (10, 4, 4)
+    assert technical.mean().item() == pytest.approx(0.16637069, abs=5e-6)
+    assert technical[-1, 1].tolist() == pytest.approx([0.43753, 0.14145, -0.11322, 0.35685], abs=2e-5)
+    assert aesthetic.shape == (10, 3, 4)
+    assert aesthetic.mean().item() == pytest.approx(0.39525789, abs=5e-6)
+    assert aesthetic[:4, 0, 0].tolist() == pytest.approx([-0.13585, 0.09163, 0.09366, 0.10289], abs=2e-5)
+    assert both == pytest.approx((0.40542209, 0.24956104), abs=5e-6)
 
 
 def wave(frames: int, height: int, width: int) -> Tensor:
