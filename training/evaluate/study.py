@@ -73,7 +73,8 @@ def orders(methods: Sequence[str], count: int, draw: random.Random) -> list[list
     Latin squares by rotation: of every len(methods) orders each is a rotation of one random order, which is drawn
     anew for the next ones; the orders then come in random sequence.
     """
-    n, found = len(methods), []
+    n = len(methods)
+    found: list[list[str]] = []
     while len(found) < count:
         base = draw.sample(methods, n)
         found += [base[i:] + base[:i] for i in draw.sample(range(n), min(n, count - len(found)))]
