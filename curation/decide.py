@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from curation.config import Config
-from curation.config_file import apply_override, read_yaml, validate
+from curation.config_file import validate
 from curation.errors import ConfigError, Stopped
 from curation.lock import Lock, locked
 from curation.names import CONFIG, ENGINES, SUMMARY
 from curation.run import stopped
+from curation.yaml_file import apply_override, read_yaml
 from manifests.storage import Place, place
 
 DECIDES = ("thresholds", "resample", "split", "mix")

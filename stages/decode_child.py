@@ -24,10 +24,11 @@ import numpy as np
 
 from stages import decord_file
 from stages.frame_folder import FrameFolder
+from stages.packet_table import choose
 from stages.picture import Box, MediaError, View
 from stages.shot_detection import find_shots, scaled, shrunk
 from stages.still_image import image_header, read_image
-from stages.video_file import VideoFile, choose
+from stages.video_file import VideoFile
 
 TRANSIENT = frozenset(
     {errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENOSPC}

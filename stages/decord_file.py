@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from stages.video_file import Table, VideoFile
+from stages.packet_table import Table
+from stages.video_file import VideoFile
 
 # Not MPEG-4 and VP8: packets of theirs may legally give no frame, without a word, and the count is off from there.
 CODECS = frozenset({"h264", "hevc", "vp9", "mjpeg"})

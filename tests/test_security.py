@@ -44,10 +44,10 @@ def test_nothing_is_loaded_that_could_run_code() -> None:
         if name == "torch.load":
             assert keywords.get("weights_only") == "True", where
         if name == "yaml.load":
-            assert where.startswith("curation/config_file.py:"), where  # with a loader made from SafeLoader
+            assert where.startswith("curation/yaml_file.py:"), where  # with a loader made from SafeLoader
         seen.add(name)
     assert {"torch.load", "yaml.load", "np.load"} <= seen
-    from curation.config_file import _Loader
+    from curation.yaml_file import _Loader
 
     assert any(base.__name__ == "SafeLoader" for base in _Loader.__mro__)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AnimateDiffPipeline, DDIMScheduler
+from pydantic import ValidationError
 from torch import Tensor
 
 from training.arcface import small_arcface
@@ -94,7 +95,7 @@ class MotionCharacterPipeline(AnimateDiffPipeline):
 def load_framework(path: str | Path, device: str = "cpu", ema: bool = True) -> tuple[Framework, Checkpoint]:
     """The framework of a checkpoint folder, or of a run's newest good checkpoint.
 
-    Raises ValueError when there is none, a file is damaged, or base weights are missing.
+    Raises ValueError when there is none, a file is damaged or of another version, or base weights are missing.
     """
     path = Path(path)
     checkpoint = Checkpoint(path)
@@ -105,7 +106,7 @@ def load_framework(path: str | Path, device: str = "cpu", ema: bool = True) -> t
         checkpoint = found
     checkpoint.verify()
     written = checkpoint.config()
-    config = FitConfig(**written["config"])
+    config = fit_config_of(checkpoint)
     arcface = small_arcface() if config.arcface == "train" else load_arcface(config)
     tokenizer = None
     if config.base == SCRATCH:
@@ -117,6 +118,19 @@ def load_framework(path: str | Path, device: str = "cpu", ema: bool = True) -> t
     if config.arcface == "train":
         framework.arcface.network.load_state_dict(checkpoint.extra())
     return framework.to(device).eval(), checkpoint
+
+
+def fit_config_of(checkpoint: Checkpoint) -> FitConfig:
+    """The configuration that trained it. Raises ValueError when this version's code cannot take it."""
+    try:
+        return FitConfig(**checkpoint.config()["config"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ValueError(
+            f"{checkpoint.folder / 'config.json'}: {key}: {first['msg']}: the checkpoint is of another version of "
+            "human-motion; load it with that version"
+        ) from None
 
 
 def load_trained(framework: Framework, state: dict[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from curation.browsing import Clips
 from curation.decide import load_decided
 from curation.decide import main as decide_main
 from curation.export.__main__ import main as export_main
@@ -16,7 +17,6 @@ from curation.forget import main as forget_main
 from curation.show import main as show_main
 from curation.store import listing_folder
 from curation.traces import Needles, search
-from curation.view import Clips
 from manifests.shards import read_manifest
 from manifests.storage import Remote, files_below
 from tests.curation import fakes

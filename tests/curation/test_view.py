@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from curation.browsing import Clips
 from curation.decide import main
 from curation.summary import save_config
-from curation.view import Clips
 from tests.browser import page
 from tests.curation.made import Made, clip, config
 from tests.media import write_video

@@ -13,7 +13,8 @@ import pytest
 from stages.base import ClipError
 from stages.decode import Decoder, Header
 from stages.frames import Frames, FrameSpec
-from stages.video_file import VideoFile, choose
+from stages.packet_table import choose
+from stages.video_file import VideoFile
 from tests.media import number_of, numbered, write_video
 
 SPEC = FrameSpec(fps=4, count=16, size=64)

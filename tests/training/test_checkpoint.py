@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,18 @@ def test_a_full_disk_loses_nothing_that_was_written_before(small_disk: Path, lar
     assert list(small_disk.iterdir()) == [older.folder]
     assert checkpoints.newest(small_disk) == (older, [])
     assert write(small_disk, 2).step == 2  # what was half written takes no room
+
+
+def test_a_checkpoint_of_another_version_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    from training.config import fit_config
+    from training.pipeline import fit_config_of
+
+    config = fit_config("embedded").model_dump(mode="json")
+    (tmp_path / "config.json").write_text(json.dumps({"config": config}))
+    assert fit_config_of(checkpoints.Checkpoint(tmp_path)) == fit_config("embedded")
+    (tmp_path / "config.json").write_text(json.dumps({"config": config | {"newer": 1}}))
+    with pytest.raises(ValueError, match=r"config\.json: newer: Extra inputs are not permitted: ") as caught:
+        fit_config_of(checkpoints.Checkpoint(tmp_path))
+    assert str(caught.value).endswith("the checkpoint is of another version of human-motion; load it with that version")
+    assert "\n" not in str(caught.value)

@@ -31,7 +31,8 @@ def make_study(folders: dict[str, Path], count: int, seed: int, out: Path) -> Pa
     """Write the page `out` and beside it the key that says which video is whose; returns the key's path.
 
     folders: each method's videos. count: groups shown, drawn from those that all methods have (same portrait by file
-    name, P, A and M). seed: fixes which groups, their order, and the order within each. The page names no method.
+    name, P, A and M). seed: fixes which groups, their order, and the order within each (see `orders`). The page names
+    no method.
     Raises ValueError when fewer than two methods or no common group are given.
     """
     if len(folders) < 2:
@@ -42,8 +43,8 @@ def make_study(folders: dict[str, Path], count: int, seed: int, out: Path) -> Pa
         raise ValueError(f"{count} groups asked for, the methods have {len(common)} in common (portrait, P, A and M)")
     draw = random.Random(seed)  # noqa: S311 (an order, no secret)
     trials, key = [], {}
-    for number, group in enumerate(draw.sample(common, count), 1):
-        methods = draw.sample(sorted(found), len(found))
+    groups = draw.sample(common, count)
+    for number, (group, methods) in enumerate(zip(groups, orders(sorted(found), count, draw), strict=True), 1):
         items = [found[method][group] for method in methods]
         trials.append(
             {
@@ -64,6 +65,21 @@ def make_study(folders: dict[str, Path], count: int, seed: int, out: Path) -> Pa
     with whole(path) as temporary:
         temporary.write_text(json.dumps({"study": study["id"], "seed": seed, "methods": key}, indent=1))
     return path
+
+
+def orders(methods: Sequence[str], count: int, draw: random.Random) -> list[list[str]]:
+    """The methods in `count` random orders that together show each method in each place equally often, within one.
+
+    Latin squares by rotation: of every len(methods) orders each is a rotation of one random order, which is drawn
+    anew for the next ones; the orders then come in random sequence.
+    """
+    n = len(methods)
+    found: list[list[str]] = []
+    while len(found) < count:
+        base = draw.sample(methods, n)
+        found += [base[i:] + base[:i] for i in draw.sample(range(n), min(n, count - len(found)))]
+    draw.shuffle(found)
+    return found
 
 
 def _group(item: Item) -> tuple[str, str, str, float]:

@@ -102,16 +102,24 @@ def technical_view(frames: np.ndarray) -> torch.Tensor:
 def aesthetic_view(frames: np.ndarray) -> torch.Tensor:
     """uint8 (N, h, w, 3) -> float32 (1, 3, FRAMES, SIDE, SIDE)."""
     indices = frame_indices(len(frames), FRAMES, 1, np.random.default_rng(SEED))
-    return normalised(resized(frames, SIDE, SIDE)[indices][None])
+    return normalised(resized(frames[indices], SIDE, SIDE)[None])
 
 
 def enlarged(frames: np.ndarray) -> np.ndarray:
-    """Frames whose shorter side is at least SIDE."""
+    """Frames whose shorter side is at least SIDE, less a pixel by rounding; values are cut off to whole numbers.
+
+    Both as DOVER does it.
+    """
+    import torch
+    from torch.nn import functional
+
     height, width = frames.shape[1:3]
     if min(height, width) >= SIDE:
         return frames
-    scale = SIDE / min(height, width)
-    return resized(frames, max(SIDE, int(height * scale)), max(SIDE, int(width * scale)))
+    scale = 1 / (min(height, width) / SIDE)
+    x = torch.from_numpy(frames.copy()).permute(0, 3, 1, 2) / 255
+    x = functional.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
+    return (x * 255).byte().permute(0, 2, 3, 1).numpy()
 
 
 def resized(frames: np.ndarray, height: int, width: int) -> np.ndarray:

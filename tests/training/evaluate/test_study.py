@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
+import random
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ pytest.importorskip("diffusers")
 
 from tests.training.evaluate.made import listed
 from training.evaluate.commands import main
-from training.evaluate.study import tally, wilson
+from training.evaluate.study import orders, tally, wilson
 
 HOSTILE = "</script><script>document.title = 'broken'</script><!--<script>"
 # Answers every group with the second video, goes back once, and puts what would be saved into the page.
@@ -81,6 +84,34 @@ def test_the_page_is_blind_and_seeded(folders: dict[str, Path], tmp_path: Path) 
     assert key["study"] == study["id"] != other["id"]
     assert all(sorted(methods) == ["ours", "secret-other"] for methods in key["methods"].values())
     assert all(source.startswith("data:video/mp4;base64,") for t in study["trials"] for source in t["videos"])
+
+
+@pytest.mark.parametrize(("methods", "count"), [(2, 2), (2, 40), (3, 7), (5, 20), (6, 4)])
+def test_each_method_stands_in_each_place_equally_often(methods: int, count: int) -> None:
+    names = [f"m{i}" for i in range(methods)]
+    for seed in range(5):
+        found = orders(names, count, random.Random(seed))
+        assert found == orders(names, count, random.Random(seed))
+        assert all(sorted(order) == names for order in found)
+        places = Counter((name, place) for order in found for place, name in enumerate(order))
+        shown = [places[name, place] for name in names for place in range(methods)]
+        assert len(found) == sum(shown) / methods == count
+        assert max(shown) - min(shown) <= 1
+        if count % methods == 0:
+            assert set(shown) == {count // methods}
+
+
+def test_orders_are_random() -> None:
+    draws = [orders(["a", "b", "c"], 3, random.Random(seed)) for seed in range(60)]
+    assert len({tuple(map(tuple, found)) for found in draws}) == 12  # both Latin squares of three, rows in any sequence
+    pairs = orders(["a", "b"], 40, random.Random(0))
+    assert any(one == two for one, two in itertools.pairwise(pairs))  # the last page does not tell the next
+
+
+def test_the_key_of_a_page_is_balanced(folders: dict[str, Path], tmp_path: Path) -> None:
+    assert make(folders, tmp_path / "a.html", "--count", "2") == 0
+    first, second = json.loads((tmp_path / "a.key.json").read_text())["methods"].values()
+    assert first == second[::-1]
 
 
 def test_wrong_calls_are_one_line(folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -268,6 +268,15 @@ def test_dovers_views(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dover.aesthetic_view(frames).shape == (1, 3, 32, 224, 224)
 
 
+def test_dover_enlarges_small_frames_as_its_authors_do() -> None:
+    frames = np.zeros((1, 112, 112, 3), np.uint8)
+    frames[:, :, 56:] = 255
+    large = dover.enlarged(frames)
+    assert large.shape == (1, 224, 224, 3)
+    assert large[0, 100, 110:114, 0].tolist() == [0, 63, 191, 255]  # 63.75 and 191.25, cut off
+    assert dover.enlarged(large) is large
+
+
 def test_dovers_fusion() -> None:
     assert dover.fused(0.1107, -0.08285).value == 0.5
     one_up = dover.fused(0.1107 + 0.07355, -0.08285)

@@ -13,7 +13,8 @@ from torch import Tensor, nn  # noqa: E402
 from benchmarks.upstream_layouts import parameters  # noqa: E402
 from tests.training.metrics import layouts  # noqa: E402
 from training.metrics import dover_networks  # noqa: E402
-from training.metrics.amt import AmtS, Correlations, Interpolator  # noqa: E402
+from training.metrics.amt import Interpolator  # noqa: E402
+from training.metrics.amt_network import AmtS, Correlations  # noqa: E402
 from training.metrics.dover_networks import ConvBlock, ConvNeXt, Dover, Swin, WindowAttention  # noqa: E402
 from training.metrics.facenet import InceptionResnetV1, load_facenet  # noqa: E402
 from training.metrics.mtcnn import ONet, PNet, RNet  # noqa: E402
@@ -109,6 +110,42 @@ def test_fragments_are_a_mosaic_of_seven_by_seven() -> None:
     assert second[0, 0, 0, 0, 0, 1] == 1  # its right neighbour is column 8, of the next fragment
     shifted = dover_networks.fragment_distances((8, 56, 56), (8, 7, 7), (4, 3, 3))
     assert shifted[0].reshape(8, 7, 7, 8, 7, 7)[0, 4, 4, 0, 5, 5] == 2  # patches 7 and 8 in both directions
+
+
+def test_dover_gives_what_the_authors_code_gives() -> None:
+    """The numbers are those of VQAssessment/DOVER's backbones and heads (dover/models/) on these parameters and views,
+    float32. Of the first view windows are padded and shifted over time, height and width."""
+    model = Dover()
+    draw, state = np.random.default_rng(0), {}
+    for name, t in sorted(model.state_dict().items()):
+        if name.endswith("relative_position_index"):
+            state[name] = t
+            continue
+        width = 1.7 / t[0].numel() ** 0.5 if t.dim() > 1 and "bias_table" not in name else 0.5
+        scale = 1.0 if "norm" in name and name.endswith("weight") and t.dim() == 1 else 0.0
+        centre = 0.5 if name.endswith("gamma") else scale
+        state[name] = torch.from_numpy(centre + draw.uniform(-width, width, tuple(t.shape))).float()
+    model.load_state_dict(state)
+    model.eval()
+    with torch.no_grad():
+        view = wave(20, 120, 128)
+        technical = model.technical_head(model.technical_backbone(view))[0, 0]
+        aesthetic = model.aesthetic_head(model.aesthetic_backbone(view))[0, 0]
+        both = model(wave(16, 112, 112), wave(16, 64, 64))
+    assert technical.shape == (10, 4, 4)
+    assert technical.mean().item() == pytest.approx(0.16637069, abs=5e-6)
+    assert technical[-1, 1].tolist() == pytest.approx([0.43753, 0.14145, -0.11322, 0.35685], abs=2e-5)
+    assert aesthetic.shape == (10, 3, 4)
+    assert aesthetic.mean().item() == pytest.approx(0.39525789, abs=5e-6)
+    assert aesthetic[:4, 0, 0].tolist() == pytest.approx([-0.13585, 0.09163, 0.09366, 0.10289], abs=2e-5)
+    assert both == pytest.approx((0.40542209, 0.24956104), abs=5e-6)
+
+
+def wave(frames: int, height: int, width: int) -> Tensor:
+    """(1, 3, frames, height, width)"""
+    n, y, x, c = np.ogrid[:frames, :height, :width, :3]
+    made = 1.5 * np.sin((x - 3 * n) / 7 + c) * np.cos((y + 2 * n) / 11 - c) + np.sin(n + c)
+    return torch.from_numpy(made.astype(np.float32)).permute(3, 0, 1, 2)[None]
 
 
 def test_convnext_equals_torchvision_where_time_does_not_mix() -> None:
