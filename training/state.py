@@ -14,7 +14,7 @@ from training.components import SCRATCH
 from training.config import FitConfig
 from training.data import Manifest
 from training.framework import Framework
-from training.pipeline import load_trained
+from training.pipeline import fit_config_of, load_trained
 
 # Settings that a resumed run may change: they do not touch the weights, or say when to stop.
 FREE = frozenset(
@@ -42,7 +42,7 @@ def resume(
     if found is None:
         return 0
     written = found.config()
-    now, was = config.model_dump(mode="json"), FitConfig(**written["config"]).model_dump(mode="json")
+    now, was = (of.model_dump(mode="json") for of in (config, fit_config_of(found)))
     free = FREE if config.decay == "none" else FREE - {"steps"}  # the learning rate falls towards the last step
     for name in now:
         if name not in free and now[name] != was[name]:
