@@ -253,6 +253,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.pipeline and args.engines != list(ENGINES):
         parser.error("--pipeline is held against all engines: leave --engines out")
+    if args.pipeline and len(list(args.pipeline.glob("*.mp4"))) * args.copies < 2:
+        parser.error("--pipeline needs two clips or more, for the first warm up: more .mp4 in FOLDER, or more --copies")
     if weights.missing([DETECTOR]):
         parser.error(f"{DETECTOR}: {weights.how_to_get(DETECTOR)}")
     frames = SMALL if args.small else {}

@@ -16,7 +16,7 @@ from curation.verdicts import Measurements
 from stages.hash import MIRROR
 
 # Cosine of CLIP's embeddings of the middle frame below which two clips are no copies, whatever the hash says. Our
-# choice, not calibrated.
+# choice, not calibrated; hence no pair is found by a large cosine: other takes before the same ground may have it too.
 SAME_PICTURE = 0.9
 
 # The smaller motion intensity over the larger one: below it the same picture moves at another speed, which signs of

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from manifests.storage import Place, Remote, place
 
 METADATA_KEY = b"human_motion"
+GROUP = 5_000  # rows of a row group
 
 
 @contextmanager
@@ -55,18 +56,28 @@ def write_shards(
 ) -> int:
     """Write `batches` as part-00000.parquet, ... of at most `rows` rows each, and return the number of rows.
 
+    rows: fewer than a group of GROUP rows, or whole groups.
     At least one shard is written, so an empty manifest still has its schema. Each shard appears whole; shards left
-    from an earlier, longer manifest are removed. The same rows give the same bytes however they were batched.
+    from an earlier, longer manifest are removed. The same rows give the same bytes however they were batched. What is
+    held is one group, which with all embeddings takes 40 MB.
     """
+    assert rows <= GROUP or rows % GROUP == 0
     schema = schema.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True, allow_nan=False)})
     written: set[str] = set()
     total = 0
-    for table in _chunks(batches, schema, rows):
+    groups = _chunks(batches, schema, min(rows, GROUP))
+    group = next(groups)
+    while group is not None:
         name = f"part-{len(written):05d}.parquet"
-        write_table(folder / name, table.cast(schema))
+        with whole(folder / name) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            in_shard = 0
+            while group is not None and in_shard < rows:
+                writer.write_table(group.cast(schema))
+                in_shard += group.num_rows
+                group = None  # before the next is gathered
+                group = next(groups, None)
+        total += in_shard
         written.add(name)
-        total += table.num_rows
-        del table  # before the next is gathered
     for stale in folder.glob("part-*.parquet"):
         if stale.name not in written:
             stale.unlink()
@@ -84,7 +95,7 @@ def _chunks(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -> 
         while count >= rows:
             table = pa.Table.from_batches(waiting)
             waiting = table.slice(rows).to_batches()
-            table = table.slice(0, rows).combine_chunks()  # a shard with embeddings takes 400 MB: hold it once
+            table = table.slice(0, rows).combine_chunks()
             yield table
             del table
             any_out = True

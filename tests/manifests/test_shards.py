@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,6 +32,24 @@ def test_bytes_do_not_depend_on_the_batches(tmp_path: Path) -> None:
     write_shards(tmp_path / "b", batches(3, 5, 1, 11), SCHEMA, {}, rows=8)
     for shard in (tmp_path / "a").iterdir():
         assert shard.read_bytes() == (tmp_path / "b" / shard.name).read_bytes()
+
+
+def test_a_shard_is_written_group_by_group_and_no_more_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("manifests.shards.GROUP", 4)
+    taken = 0
+
+    def counted() -> Iterator[pa.RecordBatch]:
+        nonlocal taken
+        for batch in batches(*[1] * 21):
+            written = sum(path.stat().st_size for path in tmp_path.iterdir())  # the one being written too
+            assert written or taken < 4
+            taken += 1
+            yield batch
+
+    assert write_shards(tmp_path, counted(), SCHEMA, {}, rows=8) == 21
+    groups = [pq.read_metadata(path) for path in sorted(tmp_path.iterdir())]
+    assert [[g.row_group(i).num_rows for i in range(g.num_row_groups)] for g in groups] == [[4, 4], [4, 4], [4, 1]]
+    assert read_manifest(tmp_path)["n"].to_pylist() == list(range(21))
 
 
 def test_a_shorter_manifest_leaves_no_shard_of_the_longer_one(tmp_path: Path) -> None:
