@@ -131,12 +131,11 @@ class Tables:
         folder = Path(self._dealt.name, stage)
         if not folder.exists():
             count = len(self.ranges(PART))
-            # Each part's file holds its rows back until they fill a group.
             self._db.execute(
                 "COPY (SELECT * EXCLUDE (filename, file_row_number), "
                 f"CAST('0x' || clip_id[:4] AS INTEGER) * {count} // 65536 AS part FROM m_{stage}) "
-                f"TO '{_quoted(str(folder))}' (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE 4096, "
-                "PARTITION_BY (part), FILENAME_PATTERN '.{uuid}', FILE_EXTENSION 'tmp')"
+                f"TO '{_quoted(str(folder))}' (FORMAT parquet, COMPRESSION lz4_raw, PARTITION_BY (part), "
+                "FILENAME_PATTERN '.{uuid}', FILE_EXTENSION 'tmp')"
             )
         files = sorted((folder / f"part={part}").glob(".*.tmp"))
         return f"read_parquet([{_list(map(str, files))}], hive_partitioning=false)" if files else f"none_{stage}"
