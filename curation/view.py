@@ -126,7 +126,8 @@ def _page(clips: Clips, ui: Any) -> None:
     with ui.row():
         back = ui.button("previous", on_click=lambda: turn(-PAGE)).props("flat")
         forth = ui.button("next", on_click=lambda: turn(PAGE)).props("flat")
-    detail = ui.column().classes("w-full")
+    with ui.dialog().props("full-width") as dialog:
+        detail = ui.card()
 
     def refresh() -> None:
         filters = {"ends": ends.value, "text": text.value}
@@ -157,7 +158,7 @@ def _page(clips: Clips, ui: Any) -> None:
         if row is None:
             return
         detail.clear()
-        with detail, ui.card().classes("w-full"):
+        with detail:
             ui.label(f"{row['source']}/{row['path']}").classes("font-mono")
             with ui.row().classes("items-start"):
                 if row["kind"] == "video":
@@ -177,6 +178,7 @@ def _page(clips: Clips, ui: Any) -> None:
                 columns=[{"name": k, "label": k, "field": k, "align": "left"} for k in ("column", "value")],
                 rows=[{"column": k, "value": str(v)} for k, v in known.items()],
             ).props("dense hide-header")
+        dialog.open()
 
     for element in (ends, text, order, descending, *limits.values()):
         element.on_value_change(filtered)
