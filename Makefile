@@ -15,7 +15,7 @@ demo: $(VENV)/core
 test: $(VENV)/dev
 	$(RUN) -m pytest
 
-# Curate, train, sample, measure: an hour and more on two quiet cores. The short version is `.venv/bin/python -m examples.loop --short`.
+# Curate, train, sample, measure: an hour on two quiet cores. The short version is `.venv/bin/python -m examples.loop --short`.
 loop: $(VENV)/dev
 	$(RUN) -m examples.loop
 

@@ -3,7 +3,7 @@
 Rendered people under known motion are curated, the embedded preset is trained on them, people it never saw are
 animated, and what comes out is measured.
 
-    python -m examples.loop [--clips N] [--steps N] [--seeds 0 1 2] [--out DIR]     the whole, an hour and more
+    python -m examples.loop [--clips N] [--steps N] [--seeds 0 1 2] [--out DIR]     the whole, an hour a seed
     python -m examples.loop --short                                                minutes; for continuous integration
 
 Writes report.md, report.json and strip.png. Exits with 1 when the loss gap of identity is not above 1.
