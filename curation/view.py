@@ -164,12 +164,13 @@ def _page(clips: Clips, ui: Any) -> None:
                 if row["kind"] == "video":
                     start = row["start_s"] or 0.0
                     end = start + (row["duration_s"] or 0.0)
-                    ui.video(f"/clip/{row['clip_id']}#t={start:.3f},{end:.3f}", loop=True, muted=True).classes("h-64")
+                    span = f"/clip/{row['clip_id']}#t={start:.3f},{end:.3f}"
+                    ui.video(span, autoplay=True, loop=True, muted=True).classes("h-64")
                 else:
                     ui.image(f"/clip/{row['clip_id']}").classes("h-64 w-64").props("fit=contain")
                 ui.element("img").props(
                     f'src="/flow/{row["clip_id"]}" alt="the frame grid, and its flow in colours"'
-                ).classes("h-64")
+                ).classes("h-64 object-contain")
             ui.label(
                 "left: the file; right: the frame grid, and its flow to the next frame (hue: direction, white: still)"
             )
