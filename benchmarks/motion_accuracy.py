@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import keep
-from examples.rendering import render, write_video
+from examples.rendering import render
+from examples.video import write_video
 from flows.dis import PRESETS, dis_flow
 from flows.intensity import CAP, magnitude, motion_intensity
 from stages.decode import Decoder

@@ -30,13 +30,14 @@ import yaml
 from tqdm import tqdm
 
 from examples.obedience import shown
-from examples.rendering import render, write_video
+from examples.rendering import render
 from examples.strangers import stranger
+from examples.video import write_video
 
 RUNS = Path(__file__).resolve().parents[1] / "runs"
 FPS = 8  # the grid's 4 frames a second, and the halfway frames that reference faces are taken from
 FRAMES = 8
-# Motion of examples.rendering, and its highest speed, px per 1/4 s: that of M about 20, or as far as its path has room.
+# Of examples.motions, and its highest speed, px per 1/4 s: that of M about 20, or as far as its path has room.
 MOTIONS = {"left": 20.0, "right": 20.0, "up": 20.0, "down": 20.0, "nearer": 8.3, "nod": 40.0, "still": 0.0}
 ASKED = (0.0, 5.0, 10.0, 15.0, 20.0)
 # Frames of 16 x 16 pixels in blocks of 4 x 4, of which 12 of 48 frequencies are kept: the pipeline's flow still puts

@@ -19,8 +19,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where run as a file, only this folder is on the path
 
+from examples.motions import MOTIONS
 from examples.people import astronaut
-from examples.rendering import MOTIONS, render, write_video
+from examples.rendering import render
+from examples.video import write_video
 from flows.intensity import magnitude, motion_intensity
 
 ENCODING = {"preset": "veryfast", "crf": "18"}

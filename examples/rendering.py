@@ -1,4 +1,4 @@
-"""A real face under known motion: frames, the true optical flow between any two of them, and video files.
+"""A real face under known motion: frames, and the true optical flow between any two of them.
 
 The face is the public-domain portrait that scikit-image carries, cut out and moved over a wall of pebbles.
 Lengths are in grid pixels (the shorter side of a frame is 512 of them) unless said otherwise; x runs right, y down.
@@ -7,58 +7,20 @@ Lengths are in grid pixels (the shorter side of a frame is 512 of them) unless s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise, repeat
-from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
+from examples.motions import MOTIONS
 from examples.people import Portrait, astronaut, pebble_wall
 
 GRID = 512
 FINER = 2
 STEP_S = 0.25  # one step of the frame grid: 4 frames a second
 FACE_AT = (256.0, 205.0)  # where the middle of the face rests on the grid
-
-
-@dataclass(frozen=True)
-class Motion:
-    """How one kind of motion moves what.
-
-    what: the part that moves. dx, dy, scale, roll: displacement, relative size and rotation (radians, clockwise) per
-    pixel of path. room: longest one-way path, px; longer ones turn back and forth. period_s: of an oscillation, or None
-    for a steady motion.
-    """
-
-    what: Literal["person", "head", "face", "jaw", "camera"]
-    dx: float = 0.0
-    dy: float = 0.0
-    scale: float = 0.0
-    roll: float = 0.0
-    room: float = 300.0
-    period_s: float | None = None
-
-
-MOTIONS: dict[str, Motion] = {
-    "still": Motion("person"),
-    "left": Motion("person", dx=-1),
-    "right": Motion("person", dx=1),
-    "up": Motion("person", dy=-1, room=200),
-    "down": Motion("person", dy=1, room=200),
-    "nearer": Motion("person", scale=1 / 100, room=75),
-    "farther": Motion("person", scale=-1 / 100, room=75),
-    "tilt_right": Motion("head", roll=1 / 100, room=26),
-    "tilt_left": Motion("head", roll=-1 / 100, room=26),
-    "nod": Motion("face", dy=1, period_s=1.5),
-    "shake": Motion("face", dx=1, period_s=1.5),
-    "talk": Motion("jaw", dy=1, period_s=0.7),
-    "pan_left": Motion("camera", dx=1),  # the camera turns left, so the picture moves right
-    "pan_right": Motion("camera", dx=-1),
-    "zoom_in": Motion("camera", scale=1 / 100, room=75),
-}
 
 
 def _smoothstep(x: np.ndarray) -> np.ndarray:
@@ -340,34 +302,3 @@ def render(
     return Rendered(
         motion, speed, fps, seconds, size, portrait or astronaut(), pebble_wall() if ground is None else ground
     )
-
-
-def write_video(
-    path: Path,
-    frames: Iterable[np.ndarray],
-    fps: float,
-    *,
-    codec: str = "libx264",
-    options: dict[str, str] | None = None,
-    rotation: int = 0,
-) -> None:
-    """Encode uint8 RGB (h, w, 3) frames of even width and height. One thread, so that the bytes do not vary.
-
-    rotation: degrees clockwise (0, 90, 180, 270) by which a player turns the frames, written as metadata.
-    """
-    from fractions import Fraction
-
-    import av
-
-    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
-        stream: Any = None
-        for frame in frames:
-            if stream is None:
-                stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options or {})
-                stream.height, stream.width = frame.shape[:2]
-                stream.pix_fmt = "yuv420p"
-                stream.codec_context.thread_count = 1
-                if rotation:
-                    stream.set_display_rotation(-rotation)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())

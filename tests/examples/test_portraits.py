@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from examples.motions import MOTIONS
 from examples.portraits import FAULTY, GOOD, write_all, write_clip
-from examples.rendering import FACE_AT, MOTIONS, render, write_video
+from examples.rendering import FACE_AT, render
+from examples.video import write_video
 
 FACE = np.s_[180:220, 236:276]  # rows, columns of the middle of the face at rest
 

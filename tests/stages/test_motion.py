@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.motion_accuracy import ENCODING, RIGID, SPEEDS, measure, summary
-from examples.rendering import FACE_AT, Rendered, render, write_video
+from examples.rendering import FACE_AT, Rendered, render
+from examples.video import write_video
 from flows.dis import PRESETS, dis_flow
 from flows.intensity import foreground_means, magnitude
 from flows.kinematics import COLUMNS
