@@ -29,7 +29,8 @@ from curation.store import listing_folder
 from curation.tables import local_tables
 from curation.traces import Needles, search
 from manifests.shards import read_table, whole
-from manifests.storage import Place, Remote, files_below, local_copy, place, remove_tree
+from manifests.storage import Place, Remote, place
+from manifests.trees import files_below, local_copy, remove_tree
 
 Found = dict[str, tuple[str, str]]  # by clip id: source, path
 

@@ -28,6 +28,7 @@ from typing import Any
 
 from curation.errors import Stopped
 from curation.names import LOCK
+from manifests.shards import remove_unfinished
 from manifests.storage import Place, Remote, patient
 
 BEAT_S = 10.0
@@ -273,21 +274,10 @@ def _is_stale(store: _Disk | _Object, holder: Holder, content: bytes) -> bool:
 
 @contextmanager
 def locked(output: Place, command: str) -> Iterator[Lock]:
-    """Hold the output folder's lock. What a killed run left half written there is removed first, and what workers left
-    that were lost meanwhile, last."""
+    """Hold the output folder's lock, and begin with removing what a killed run left half written there."""
     lock = acquire(output, command)
     try:
-        _remove_leftovers(output)
+        remove_unfinished(output)
         yield lock
-        _remove_leftovers(output)
     finally:
         lock.release()
-
-
-def _remove_leftovers(output: Place) -> None:
-    if not isinstance(output, Path):
-        return  # a storage has no half written objects
-    for folder, _, names in os.walk(output):
-        for name in names:
-            if name.startswith(".") and name.endswith(".tmp"):
-                (Path(folder) / name).unlink(missing_ok=True)

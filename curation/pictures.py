@@ -11,10 +11,10 @@ import numpy as np
 
 from curation.config import Config
 from curation.store import clip_of
-from curation.worker import header_of
 from stages.base import ClipError
 from stages.decode import Decoder
 from stages.frames import Frames, FrameSpec
+from stages.header import header_of
 
 FACE = (255, 176, 0)
 CROP = (255, 255, 255)

@@ -23,7 +23,9 @@ from curation.errors import Stopped
 from curation.jobs import Actor, Call, Job
 from curation.placement import Group, plan_groups
 from curation.worker import Task, Worker, failed_row, read_trace, trace_folder
-from manifests.storage import place, remove_tree
+from manifests.shards import remove_unfinished
+from manifests.storage import place
+from manifests.trees import remove_tree
 from stages.frames import Frames
 
 MAX_DEATHS = 2
@@ -69,6 +71,7 @@ class RayRunner:
         self._owners: dict[Any, Actor] = {}  # by the references that are waited for
         self._waiting: list[deque[Job]] = [deque() for _ in self._groups]
         self._failed_starts = 0
+        self._any_lost = False
         self._last_ready: list[float] = []
         spec = config.frames
         # A picture of 16:9 at this shorter side, twice for what is on its way; taller ones are rarer.
@@ -116,6 +119,8 @@ class RayRunner:
             self._actors.clear()
             self._owners.clear()
             remove_tree(trace_folder(place(self._config.output)))
+            if self._any_lost:
+                remove_unfinished(place(self._config.output))
 
     def _width(self) -> int:
         return sum(g.batch * g.calls * max(1, g.actors) for g in self._groups)
@@ -215,6 +220,7 @@ class RayRunner:
 
     def _lost(self, actor: Actor, why: str, blameless: bool = False) -> Iterator[Task]:
         """Replace a lost worker and try its jobs again, each alone unless it was no fault of theirs."""
+        self._any_lost = True
         self._remove(actor)
         if not actor.ready and not blameless:
             self._failed_starts += 1

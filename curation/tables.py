@@ -21,7 +21,8 @@ from curation.config import Config
 from curation.damaged import DAMAGED, is_sound, original_name
 from curation.errors import Stopped
 from curation.store import LISTING, listing_folder, measurement_schema, stage_folder
-from manifests.storage import Place, Remote, mirror
+from manifests.storage import Place, Remote
+from manifests.trees import mirror
 from stages.base import Stage
 from stages.staging import own_folder
 

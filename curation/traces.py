@@ -14,7 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.storage import Place, files_below, local_copy
+from manifests.storage import Place
+from manifests.trees import files_below, local_copy
 
 CLIP_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 PART_BYTES = 1 << 24  # of a file held at a time

@@ -31,9 +31,9 @@ from manifests.storage import Place, place
 from stages import weights
 from stages.base import ClipError, Sample, Stage
 from stages.clip import Clip
-from stages.decode import Decoder, Header
+from stages.decode import Decoder
 from stages.frames import Frames
-from stages.header import decode_columns, header_columns
+from stages.header import decode_columns, header_columns, header_of
 
 DECODERS = ("header", "decode", "shots")  # stages that the Decoder measures
 
@@ -282,21 +282,3 @@ def read_trace(output: Place, clip: Clip) -> tuple[str | None, dict[str, dict[st
 def failed_row(clip: Clip, text: str, transient: bool) -> dict[str, Any]:
     """The row to store for a stage at which the clip failed."""
     return {"clip_id": clip.clip_id, "stamp": clip.stamp, "error": text, "transient": transient}
-
-
-def header_of(clip: Clip, known: Mapping[str, Any]) -> Header:
-    """The header again, from the columns it was stored as."""
-    duration = known["file_duration_s"]  # of the span: the file goes at least to its end
-    if duration is not None and clip.span is not None:
-        duration += max(0.0, clip.span[0])
-    return Header(
-        kind=clip.kind,
-        width=known["width"],
-        height=known["height"],
-        fps=known["fps"],
-        duration_s=duration,
-        frame_count=known["frame_count"],
-        codec=known["codec"],
-        rotation=known["rotation"],
-        folder=clip.folder_fps is not None,
-    )

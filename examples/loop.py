@@ -45,7 +45,7 @@ ASKED = (0.0, 5.0, 10.0, 15.0, 20.0)
 # share in a block, the more signal a noise level leaves: beta_end makes the noisy steps, which decide what moves where,
 # more; with 0.1 they are nearly all, and too few are left that clean the picture.
 SETTINGS = ("size=16", "patch=4", "latents=12", "channels=64", "text_dim=64", "batch=16", "beta_end=0.03")
-SETTINGS += ("decay=cosine", "sample_steps=50", "arcface_steps=150")
+SETTINGS += ("lr_decay=cosine", "sample_steps=50", "arcface_steps=150")
 # The pipeline's captions P name the action too, and samples are made without P: it is left out, so that A has to tell.
 SETTINGS += ("drop_text=1", "drop_image=0", "drop_clip=0")
 UNSEEN = 1_000_000  # seeds of people from here on are never trained on

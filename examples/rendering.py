@@ -14,6 +14,7 @@ from itertools import pairwise, repeat
 
 import numpy as np
 
+from examples.geometry import dissimilar, radius, similar, smoothstep
 from examples.motions import MOTIONS
 from examples.people import Portrait, astronaut, pebble_wall
 
@@ -21,33 +22,6 @@ GRID = 512
 FINER = 2
 STEP_S = 0.25  # one step of the frame grid: 4 frames a second
 FACE_AT = (256.0, 205.0)  # where the middle of the face rests on the grid
-
-
-def _smoothstep(x: np.ndarray) -> np.ndarray:
-    """0 below 0, 1 above 1, smooth between."""
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
-
-
-def _similar(
-    points: np.ndarray, about: tuple[float, float], scale: float, roll: float, shift: np.ndarray
-) -> np.ndarray:
-    """(..., 2) points scaled and rotated (clockwise on screen) about a point, then shifted."""
-    x, y = points[..., 0] - about[0], points[..., 1] - about[1]
-    c, s = scale * math.cos(roll), scale * math.sin(roll)
-    return np.stack([c * x - s * y + (about[0] + shift[0]), s * x + c * y + (about[1] + shift[1])], -1)
-
-
-def _dissimilar(
-    points: np.ndarray, about: tuple[float, float], scale: float, roll: float, shift: np.ndarray
-) -> np.ndarray:
-    """The inverse of `_similar`."""
-    return _similar(points - shift, about, 1 / scale, -roll, np.zeros(2))
-
-
-def _radius(points: np.ndarray, centre: tuple[float, float], axes: tuple[float, float]) -> np.ndarray:
-    """Distance of (..., 2) points from the centre of an ellipse, in its half axes."""
-    return np.hypot((points[..., 0] - centre[0]) / axes[0], (points[..., 1] - centre[1]) / axes[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,10 +184,10 @@ class Rendered:
         return MOTIONS[self.motion].what in ("head", "face", "jaw")
 
     def _with_camera(self, points: np.ndarray, t: float) -> np.ndarray:
-        return _similar(points, (GRID / 2, GRID / 2), *self._pose(t)) if self._camera else points
+        return similar(points, (GRID / 2, GRID / 2), *self._pose(t)) if self._camera else points
 
     def _without_camera(self, points: np.ndarray, t: float) -> np.ndarray:
-        return _dissimilar(points, (GRID / 2, GRID / 2), *self._pose(t)) if self._camera else points
+        return dissimilar(points, (GRID / 2, GRID / 2), *self._pose(t)) if self._camera else points
 
     @property
     def _part(self) -> tuple[tuple[float, float], tuple[float, float], float, float]:
@@ -234,15 +208,15 @@ class Rendered:
         if self._camera:
             return rest
         about = (FACE_AT[0], FACE_AT[1] + 0.65 * self.portrait.head[1] * self.portrait.zoom)  # the neck
-        moved = _similar(rest, about if self._local else FACE_AT, *self._pose(t))
+        moved = similar(rest, about if self._local else FACE_AT, *self._pose(t))
         if not self._local:
             return moved
         centre, axes, inner, outer = self._part
-        radius = _radius(rest, centre, axes)[..., None]
-        weight = _smoothstep((outer - radius) / (outer - inner))
+        distance = radius(rest, centre, axes)[..., None]
+        weight = smoothstep((outer - distance) / (outer - inner))
         if MOTIONS[self.motion].what == "jaw":  # nothing moves above the line between the lips
             lips = FACE_AT[1] + (self.portrait.mouth[1] - self.portrait.face[1]) * self.portrait.zoom
-            weight = weight * _smoothstep((rest[..., 1:] - lips + 2) / 10)
+            weight = weight * smoothstep((rest[..., 1:] - lips + 2) / 10)
         return rest + weight * (moved - rest)
 
     def _at_rest(self, points: np.ndarray, t: float) -> np.ndarray:
@@ -250,10 +224,10 @@ class Rendered:
         if self._camera:
             return points
         if not self._local:
-            return _dissimilar(points, FACE_AT, *self._pose(t))
+            return dissimilar(points, FACE_AT, *self._pose(t))
         rest = points.copy()
         centre, axes, _, outer = self._part
-        inside = _radius(points, centre, axes) < outer
+        inside = radius(points, centre, axes) < outer
         moved, found = points[inside], points[inside]
         for _ in range(30):
             change = 0.7 * (moved - self._moved(found, t))

@@ -41,6 +41,15 @@ def whole(path: Place) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Place) -> None:
+    """Remove what killed processes left of `whole` in a folder and those below it; a storage has no such objects."""
+    if isinstance(folder, Path):
+        for inside, _, names in os.walk(folder):
+            for name in names:
+                if name.startswith(".") and name.endswith(".tmp"):
+                    Path(inside, name).unlink(missing_ok=True)
+
+
 def write_table(path: Place, table: pa.Table) -> None:
     """One Parquet file, whole or not at all."""
     with whole(path) as temporary:

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from manifests.schema import fields
 from stages import base
 from stages.base import ClipError, Measured, Rule, Sample, Stage
+from stages.clip import Clip
 from stages.decode import Box, Grid, Header, Span
 from stages.frames import Frames, FrameSpec
 
@@ -65,6 +66,24 @@ def header_columns(header: Header, spec: FrameSpec, span: Span | None, box: Box 
             "missing_frames": grid.missing,
         }
     return columns
+
+
+def header_of(clip: Clip, known: Mapping[str, Any]) -> Header:
+    """The header again, from the columns it was stored as."""
+    duration = known["file_duration_s"]  # of the span: the file goes at least to its end
+    if duration is not None and clip.span is not None:
+        duration += max(0.0, clip.span[0])
+    return Header(
+        kind=clip.kind,
+        width=known["width"],
+        height=known["height"],
+        fps=known["fps"],
+        duration_s=duration,
+        frame_count=known["frame_count"],
+        codec=known["codec"],
+        rotation=known["rotation"],
+        folder=clip.folder_fps is not None,
+    )
 
 
 def decode_columns(frames: Frames, spec: FrameSpec, header: Header) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class FitConfig(BaseModel):
     lr: float = Field(1e-5, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     warmup: int = Field(0, ge=0)
-    decay: Literal["none", "cosine"] = Field("none", description="of the learning rate, to 0 at the last step")
+    lr_decay: Literal["none", "cosine"] = Field("none", description="to 0 at the last step")
     clip_norm: float = Field(1.0, gt=0)
     ema: float = Field(0.999, ge=0, lt=1)
     precision: Literal["float32", "bf16"] = "bf16"

@@ -146,7 +146,7 @@ def fit(manifest: str, output: Path, config: FitConfig, roots: dict[str, str], f
 def learning_rate(config: FitConfig, step: int) -> float:
     """It rises over config.warmup steps, and then stays or falls to 0 along half a cosine."""
     rate = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
-    return rate * (1 + math.cos(math.pi * step / config.steps)) / 2 if config.decay == "cosine" else rate
+    return rate * (1 + math.cos(math.pi * step / config.steps)) / 2 if config.lr_decay == "cosine" else rate
 
 
 def generator(seed: int, micro: int, rank: int) -> torch.Generator:

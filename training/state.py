@@ -43,7 +43,7 @@ def resume(
         return 0
     written = found.config()
     now, was = (of.model_dump(mode="json") for of in (config, fit_config_of(found)))
-    free = FREE if config.decay == "none" else FREE - {"steps"}  # the learning rate falls towards the last step
+    free = FREE if config.lr_decay == "none" else FREE - {"steps"}  # the learning rate falls towards the last step
     for name in now:
         if name not in free and now[name] != was[name]:
             raise ValueError(

@@ -22,7 +22,8 @@ from curation.export.writers import WRITERS, Rendered, Row, as_json
 from curation.outputs import write_json
 from curation.tables import local_files, local_tables
 from manifests import shards
-from manifests.storage import Place, files_below, place, remove_tree
+from manifests.storage import Place, place
+from manifests.trees import files_below, remove_tree
 from stages.base import ClipError
 from stages.frames import FrameSpec
 

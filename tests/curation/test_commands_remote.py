@@ -18,7 +18,8 @@ from curation.show import main as show_main
 from curation.store import listing_folder
 from curation.traces import Needles, search
 from manifests.shards import read_manifest
-from manifests.storage import Remote, files_below
+from manifests.storage import Remote
+from manifests.trees import files_below
 from tests.curation import fakes
 from tests.curation.test_storage import curate
 

@@ -17,7 +17,7 @@ from curation.names import SUMMARY
 from curation.outputs import write_json, write_outputs
 from curation.summary import save_config
 from manifests.shards import read_manifest
-from manifests.storage import remove_tree
+from manifests.trees import remove_tree
 from tests.curation.made import Made, clip, config
 from tests.media import number_of, numbered, write_video
 

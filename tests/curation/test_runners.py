@@ -105,8 +105,16 @@ def test_ray_writes_the_same_bytes_as_the_in_process_runner(tmp_path: Path, clus
 
 
 def test_a_clip_that_kills_its_worker_fails_and_the_others_go_on(
-    tmp_path: Path, cluster: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, cluster: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    lost = RayRunner._lost
+    half = tmp_path / "out" / "measurements" / ".x.parquet.0123.tmp"
+
+    def lost_while_writing(*args: Any, **named: Any) -> Iterator[Task]:
+        half.write_bytes(b"half")
+        yield from lost(*args, **named)
+
+    monkeypatch.setattr(RayRunner, "_lost", lost_while_writing)
     names = [f"good-{i}.mp4" for i in range(6)]
     fakes.write_clips(tmp_path / "clips", *names, "kill-7.mp4", "once-8.mp4")
     pools = [{"stages": list(GOOD)[:2], "cpus": 0.5}, {"stages": list(GOOD)[2:], "cpus": 0.5, "batch": 4}]
@@ -116,6 +124,7 @@ def test_a_clip_that_kills_its_worker_fails_and_the_others_go_on(
     assert stage == "quality"
     assert error.startswith("its worker was lost 2 times, the last time at quality: the worker process ended")
     assert found == {name: "kept" for name in [*names, "once-8.mp4"]}
+    assert not half.exists()
     assert "8 clips = 7 kept + 0 rejected + 1 failed" in capsys.readouterr().out
     # A lost worker may have been the machine's fault: the next run tries that clip again, and only that one.
     assert curate(tmp_path, execution={"groups": pools}) == 0

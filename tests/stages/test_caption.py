@@ -22,7 +22,6 @@ from stages.crop import Square, SquareParams
 from stages.face import Dlib, DlibParams
 from stages.frames import FrameSpec
 from stages.motion import Dis, DisParams, motion_from_flow
-from stages.track import framing, net, swing
 from tests.stages.samples import columns_of, real
 
 BOX = [200.0, 140.0, 320.0, 260.0]  # a face 120 px high
@@ -210,20 +209,6 @@ def test_flow_does_not_tell_the_mouth_of_a_small_face() -> None:
     assert describe("video", rows, [[200, 20, 290, 110]], 5.0, 0.0, 512)[1] == "talking"
 
 
-@pytest.mark.parametrize(
-    ("top", "bottom", "shot"),
-    [
-        (170, 440, "close-up"),
-        (140, 360, "head-and-shoulders"),
-        (100, 255, "upper-body"),
-        (20, 82, "full-body"),
-    ],
-)
-def test_framing(top: float, bottom: float, shot: str) -> None:
-    assert framing([200, top, 200 + bottom - top, bottom], 512) == shot
-    assert framing([100, top / 2, 100 + (bottom - top) / 2, bottom / 2], 256) == shot
-
-
 def test_an_image_holds_still() -> None:
     assert describe("image", made(), [BOX], 0.0, 0.0, 512) == ("An upper-body picture of a person.", "holding still")
     assert describe("image", None, None, 0.0, 0.0, 512) == ("A portrait picture of a person.", "holding still")
@@ -236,39 +221,6 @@ def test_an_image_holds_still() -> None:
 def test_without_a_face_only_whether_something_moves(intensity: float, camera: float | None, action: str) -> None:
     caption = f"A portrait video of a person {action}."
     assert describe("video", None, None, intensity, camera, 512) == (caption, action)
-
-
-@pytest.mark.parametrize(
-    ("steps", "expected"),
-    [
-        ([1, 1, 1, 1], 4),
-        ([-1, -1, -1, -1], -4),
-        ([1, 1, -1, 1, 1], 0),  # 3 of 5: not steady
-        ([2, 2, -0.5, 2, 2], 7.5),
-        ([0.4, 0.4, 0.4, 0.4], 0),  # too little
-        ([3, 3, 0, 0], 0),  # hangs on two steps
-        ([3, 3, 1, 1], 8),
-    ],
-)
-def test_net(steps: list[float], expected: float) -> None:
-    assert net(np.array(steps), 2.0) == expected
-
-
-@pytest.mark.parametrize(
-    ("steps", "turns", "expected"),
-    [
-        ([3, -3, 3, -3], 2, 3.0),
-        ([3, -3, 3], 2, 3.0),
-        ([3, -3], 2, 0.0),  # it turns once
-        ([3, 0.5, -0.5, 3, -6, 6], 2, 6.0),  # a tremble is no turn
-        ([1, 1, 1, 1], 2, 0.0),
-        ([3, -3, 3, -3], 4, 0.0),
-        ([0.5, -0.5] * 8, 2, 0.0),
-    ],
-)
-def test_swing(steps: list[float], turns: int, expected: float) -> None:
-    assert swing(np.array(steps), 1.0, turns) == expected
-    assert swing(-np.array(steps), 1.0, turns) == expected
 
 
 VOCABULARY = (

@@ -18,6 +18,7 @@ from stages.caption_text import ASK_ACTION, ASK_CAPTION, scene  # noqa: E402
 from stages.clip import Clip  # noqa: E402
 from stages.frames import Frames, FrameSpec  # noqa: E402
 from stages.image_text import ImageText, ImageTextParams, Shown  # noqa: E402
+from tests.stages.teaching import learn  # noqa: E402
 
 SIZE = 64
 GREEN, GREY = (20, 180, 40), (120, 120, 120)
@@ -204,19 +205,16 @@ def teach(engine: ImageText) -> None:
             )
             target = processor.tokenizer(f"{answer}</s>", add_special_tokens=False, return_tensors="pt").input_ids
             lessons.append((inputs, target))
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(400):
-        loss = torch.zeros(())
+
+    def loss() -> Any:
+        total = torch.zeros(())
         for inputs, target in lessons:
             ids = torch.cat([inputs["input_ids"], target], dim=1)
             logits = model(input_ids=ids, pixel_values=inputs["pixel_values"]).logits[0, -target.shape[1] - 1 : -1]
-            loss = loss + torch.nn.functional.cross_entropy(logits, target[0])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        if loss < 0.08:  # over four lessons: every token is by far the likeliest
-            break
-    model.eval()
+            total = total + torch.nn.functional.cross_entropy(logits, target[0])
+        return total
+
+    learn(model, loss, steps=400)
 
 
 def test_a_model_that_takes_no_videos_says_so(llava: Path) -> None:

@@ -22,6 +22,7 @@ from stages.clip import Clip  # noqa: E402
 from stages.frames import Frames, FrameSpec  # noqa: E402
 from stages.minigpt4 import MiniGPT4, MiniGPT4Params  # noqa: E402
 from tests import minigpt4_layouts  # noqa: E402
+from tests.stages.teaching import learn  # noqa: E402
 
 SIZE = 64
 VIT, QFORMER, LLAMA, HEADS = 32, 24, 64, 4  # widths of `tiny_config`
@@ -124,17 +125,14 @@ def teach(engine: MiniGPT4) -> None:
             lessons.append(
                 (seen, *engine.prompt(question), tokenizer(f"{answer}###", add_special_tokens=False).input_ids)
             )
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     torch.manual_seed(0)
-    for _ in range(300):
-        loss = torch.zeros(())
+
+    def loss() -> Any:
+        total = torch.zeros(())
         for seen, before, after, answer in lessons:
             inputs = torch.cat([embed(torch.tensor(before)), seen, embed(torch.tensor(after + answer))])
             logits = model(inputs_embeds=inputs[None, :-1]).logits[0, -len(answer) :]
-            loss = loss + torch.nn.functional.cross_entropy(logits, torch.tensor(answer))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        if loss < 0.08:  # over four lessons: every token is by far the likeliest
-            break
-    model.eval()
+            total = total + torch.nn.functional.cross_entropy(logits, torch.tensor(answer))
+        return total
+
+    learn(model, loss, steps=300)

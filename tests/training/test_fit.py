@@ -193,18 +193,18 @@ def test_resuming_under_another_config_is_refused(
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine() -> None:
-    config = fit_config("embedded", ["lr=2", "warmup=4", "steps=100", "decay=cosine"])
+    config = fit_config("embedded", ["lr=2", "warmup=4", "steps=100", "lr_decay=cosine"])
     assert [loop.learning_rate(config, step) for step in (0, 50)] == pytest.approx([0.5, 1.0])
     assert 0 < loop.learning_rate(config, 99) < 0.001
-    flat = config.model_copy(update={"decay": "none"})
+    flat = config.model_copy(update={"lr_decay": "none"})
     assert [loop.learning_rate(flat, step) for step in (1, 99)] == [1.0, 2.0]
 
 
 def test_a_learning_rate_that_falls_fixes_the_number_of_steps(
     run_folder: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments(run_folder, tmp_path / "fit", cache, "decay=cosine", "steps=2")) == 0
-    assert main(arguments(run_folder, tmp_path / "fit", cache, "decay=cosine", "steps=3")) == 2
+    assert main(arguments(run_folder, tmp_path / "fit", cache, "lr_decay=cosine", "steps=2")) == 0
+    assert main(arguments(run_folder, tmp_path / "fit", cache, "lr_decay=cosine", "steps=3")) == 2
     assert "was trained with steps=2, not 3; choose another --output" in capsys.readouterr().err
 
 
