@@ -99,25 +99,34 @@ def test_what_counts_as_memory_and_as_passing() -> None:
 
 
 class Slow(Limited):
-    """Half of its time goes to the device, half to the rest; waiting stands for both."""
+    """Its first batch does not end before the next one is on the device; half of its time goes there, half to the rest."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.changed = threading.Condition()
         self.on_device = 0
         self.most_on_device = 0
+        self.finishing = 0
         self.finishing_while_on_device = False
 
     def infer(self, batch: Sequence[Sample]) -> list[str]:
-        self.on_device += 1
-        self.most_on_device = max(self.most_on_device, self.on_device)
+        with self.changed:
+            self.on_device += 1
+            self.most_on_device = max(self.most_on_device, self.on_device)
+            self.finishing_while_on_device |= self.finishing > 0
+            self.changed.notify_all()
         time.sleep(0.1)
-        self.on_device -= 1
+        with self.changed:
+            self.on_device -= 1
         return [sample.clip.path for sample in batch]
 
     def finish(self, batch: Sequence[Sample], inferred: Sequence[str]) -> list[Measured | ClipError]:
-        self.finishing_while_on_device |= bool(self.on_device)
+        with self.changed:
+            self.finishing += 1
+            self.changed.wait_for(lambda: self.finishing_while_on_device, timeout=20)
         time.sleep(0.1)
-        self.finishing_while_on_device |= bool(self.on_device)
+        with self.changed:
+            self.finishing -= 1
         return [Measured({"name": name}) for name in inferred]
 
 
