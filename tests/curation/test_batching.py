@@ -99,7 +99,8 @@ def test_what_counts_as_memory_and_as_passing() -> None:
 
 
 class Slow(Limited):
-    """Its first batch does not end before the next one is on the device; half of its time goes there, half to the rest."""
+    """Its first batch does not end before the next one is on the device. Half of its time goes there, half to the
+    rest; waiting stands for both."""
 
     def __init__(self) -> None:
         super().__init__()
