@@ -1,9 +1,10 @@
 """Which clips are held out for validation: whole videos, by a stable hash, and all videos of one person together.
 
-A video's split depends on its own name alone, so it does not move as data grows. Videos that share an identity, or hold
-copies of one clip, form one group, whose split is that of one of them: the first by another hash of their names. So a
-group is held out with the same probability whatever its size, and a video that joins a group of k changes the group's
-split with probability 2 f (1 - f) / (k + 1) at a held-out share of f.
+A video's split depends on its own name alone, so it does not move as data grows. Clips that a source cut from one video
+bear its name in the index, and the three sources that were cut from YouTube the same one: all go together. Videos that
+share an identity, or hold copies of one clip, form one group, whose split is that of one of them: the first by another
+hash of their names. So a group is held out with the same probability whatever its size, and a video that joins a group
+of k changes the group's split with probability 2 f (1 - f) / (k + 1) at a held-out share of f.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import pyarrow as pa
 
 from curation.verdicts import Measurements
 
-VIDEO = "md5(source || '/' || path)"  # as a key of 32 hex digits
+# The video of a clip as a key of 32 hex digits: by the index's name for it, else by its file.
+VIDEO = "md5(coalesce(video_id, source || '/' || path))"
 
 
 def split_videos(measurements: Measurements, val_fraction: float) -> None:

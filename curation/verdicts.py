@@ -53,11 +53,11 @@ def outcomes(stages: Sequence[Stage]) -> list[Outcome]:
 class Measurements(Tables):
     """The measurement tables of one output folder under one configuration, joined to the listing.
 
-    The table `facts` has of every clip what is asked of all of them: clip_id, stamp, source, path, kind, the numbers
-    that the stages measured, per stage `<stage>_known` (it has a row of its own), `code`, an index into `outcomes`, by
-    the clip's own measurements alone, and `error` where it failed. After `settle`, `decided` is the same with the final
-    `code`, which depends on other clips too, `duplicate_of` and `duplicate_similarity`, and for clips that are more
-    than their source may give `mix_rank` and `mix_limit`. `whole` gives whole rows.
+    The table `facts` has of every clip what is asked of all of them: clip_id, stamp, source, path, kind, video_id, the
+    numbers that the stages measured, per stage `<stage>_known` (it has a row of its own), `code`, an index into
+    `outcomes`, by the clip's own measurements alone, and `error` where it failed. After `settle`, `decided` is the same
+    with the final `code`, which depends on other clips too, `duplicate_of` and `duplicate_similarity`, and for clips
+    that are more than their source may give `mix_rank` and `mix_limit`. `whole` gives whole rows.
     """
 
     def __init__(self, output: Place, config: Config, engines: Mapping[str, Mapping[str, Any]], retry: Retry) -> None:
@@ -141,7 +141,7 @@ class Measurements(Tables):
         cases: list[str] = []
         errors: list[str] = []
         joins: list[str] = []
-        columns = ["l.clip_id", "l.stamp", "l.source", "l.path", "l.kind"]
+        columns = ["l.clip_id", "l.stamp", "l.source", "l.path", "l.kind", "l.video_id"]
         for code, outcome in enumerate(self.outcomes):
             table = f"m_{outcome.stage}"
             if outcome.status == "failed":

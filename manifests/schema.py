@@ -101,7 +101,7 @@ _ALL = [
     _field("motion_bin", pa.int16(), "bin of M for resampling; null for images", "", ">=0"),
     _field("sample_weight", pa.float64(), "expected draws in an epoch of as many draws as clips", "", ">=0"),
     _field("identity", pa.string(), "cluster of clips that show the same face; null without face embeddings"),
-    _field("split", pa.string(), "by a stable hash of the file; one for all that show one face", range_="train|val"),
+    _field("split", pa.string(), "by a stable hash of the video; one for all that show one face", range_="train|val"),
     # why not kept
     _field("status", pa.string(), "what became of the clip", range_="rejected|failed"),
     _field("stage", pa.string(), "stage that rejected the clip, or at which it failed"),

@@ -5,6 +5,7 @@ from typing import Any
 
 from curation.outputs import write_outputs
 from manifests.shards import read_manifest
+from stages.clip import Entry
 from tests.curation.made import Made, clip, config
 from tests.curation.test_duplicates import hashes, like
 
@@ -48,6 +49,19 @@ def test_growing_data_moves_hardly_anyone(tmp_path: Path) -> None:
     after = splits(people(tmp_path, 100, 5, output=str(tmp_path / "grown")))
     moved = {path.split("-")[0] for path, split in before.items() if after[path] != split}
     assert len(moved) <= 20  # 2 f (1 - f) / (k + 1) = 8.4 % of the people expected
+
+
+def test_all_clips_of_one_video_are_on_one_side_whichever_source_cut_them(tmp_path: Path) -> None:
+    made = Made(config(tmp_path, split={"val_fraction": 0.5}))
+    names = [f"{source}/{video}-{n}.mp4" for source in ("celebv", "vfhq") for video in range(40) for n in range(3)]
+    clips = {name: clip(name, entry=Entry(name.split("/")[1].split("-")[0])) for name in names}
+    made.listing(clips.values())
+    for one in clips.values():
+        made.measure(one)
+    found = splits(made)
+    of_video = [{side for name, side in found.items() if f"/{video}-" in name} for video in range(40)]
+    assert all(len(sides) == 1 for sides in of_video)
+    assert 12 <= of_video.count({"val"}) <= 28
 
 
 def test_the_videos_of_two_sources_that_hold_a_copy_are_on_one_side(tmp_path: Path) -> None:
