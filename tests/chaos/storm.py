@@ -37,6 +37,15 @@ from tests.curation.test_interruption import descendants
 from tests.curation.test_storage import files
 from tests.faulty_s3 import CREDENTIALS, Fault, FaultyS3
 
+FAULTS = {
+    "worker": "workers (Ray actors) killed",
+    "decoder": "decoders killed",
+    "driver": "drivers killed",
+    "node": "nodes lost",
+    "shard": "shards damaged",
+    "disk": "spells of a full disk",
+    "s3": "spells of a failing S3",
+}
 KINDS = {"disk": ("worker", "decoder", "driver", "node", "shard", "disk"),
          "s3": ("worker", "decoder", "driver", "node", "shard", "s3")}  # fmt: skip
 TARGETS = {"worker": b"ray::_StageActor", "decoder": b"stages.decode_child"}
@@ -156,9 +165,14 @@ class Storm:
         elif fault == "s3":
             rng = random.Random(self.rng.random())
             kinds = [Fault("500"), Fault("503"), Fault("slow", 1.0), Fault("cut"), Fault("reset")]
+            failed = self.s3.faults.total()
             self.s3.plan = lambda method, path: rng.choice(kinds) if rng.random() < 0.3 else None
             self._sleep(self.rng.uniform(4, 8))
+            while self.process.poll() is None and self.s3.faults.total() == failed:
+                self._sleep(0.2)  # nobody has noticed the spell yet
             self.s3.plan = lambda method, path: None
+            if self.s3.faults.total() == failed:
+                return False
         self.survived[fault] += 1
         return True
 
@@ -276,10 +290,13 @@ def main(argv: list[str] | None = None, out: IO[str] = sys.stdout) -> int:
             storm.round(("disk", "s3")[rounds % 2], rounds)
             rounds += 1
             seconds = time.monotonic() - began
-            counts = ", ".join(f"{storm.survived[kind]} {kind}" for kind in sorted(set(KINDS["disk"] + KINDS["s3"])))
-            print(f"{rounds} rounds, {storm.runs} runs, {seconds:.0f} s; survived: {counts}", file=out, flush=True)
-        requests = ", ".join(f"{count} {kind}" for kind, count in sorted(s3.faults.items()))
-        print(f"requests to S3 that failed: {requests}", file=out)
+            survived = f"{storm.survived.total()} faults survived"
+            print(f"{rounds} rounds, {storm.runs} starts, {seconds:.0f} s; {survived}", file=out, flush=True)
+        print(f"seed {args.seed}: each round ended with the bytes of an undisturbed run, after", file=out)
+        for kind, what in FAULTS.items():
+            print(f"{storm.survived[kind]:>6} {what}", file=out)
+        for kind, count in sorted(s3.faults.items()):
+            print(f"{count:>6} answers of S3: {kind}", file=out)
         if disk is None:
             print("the disk was not filled: only root can mount a small one", file=out)
     return 0
