@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from skimage.data import astronaut
 
 from benchmarks.minigpt4_files import ANSWER
 from stages.base import Sample
@@ -45,12 +47,15 @@ class Bench:
 
 
 def samples(count: int, spec: FrameSpec) -> list[Sample]:
-    """Clips of 16:9 noise that moves, with a face box in the middle."""
+    """Clips of 16:9 noise that moves, with a face in the middle: the detector is a real one, and without a face the
+    recogniser would have nothing to do."""
     rng = np.random.default_rng(0)
     h, w = spec.size, spec.size * 16 // 9 // 8 * 8
     wide = np.kron(rng.integers(0, 256, (h // 8 + 8, w // 8 + 16, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
     images = np.stack([wide[2 * i : 2 * i + h, 3 * i : 3 * i + w] for i in range(spec.count)])
-    left, side = (w - h) // 2, h / 4
+    top, left, side = h // 4, (w - h) // 2, h / 4
+    face = Image.fromarray(astronaut()[:224, 112:336]).resize((h // 2, h // 2))  # the head takes half of its height
+    images[:, top : top + h // 2, left + top : left + top + h // 2] = np.asarray(face)
     box = [w / 2 - side / 2, h / 2 - side / 2, w / 2 + side / 2, h / 2 + side / 2]
     columns = {
         "crop": [float(left), 0.0, float(left + h), float(h)],
@@ -84,11 +89,13 @@ def build(name: str, params: dict[str, Any], spec: FrameSpec, device: str, clips
         two = picture(2 * clips, 224, 224, engine.dtype)
         return Bench(engine, lambda: engine.visual(two))
     if name == "motion":
-        before, after = (picture(clips * (spec.count - 1), spec.size, spec.size) for _ in range(2))
+        frames = (picture(clips * spec.count, spec.size, spec.size) * 255).byte()
+        first = np.array([i for i in range(len(frames)) if (i + 1) % spec.count])  # a clip's last frame begins no pair
 
-        def raft() -> Any:
+        def raft() -> None:
             with engine.raft._precision():
-                return engine.raft.model(before, after)
+                for i in range(0, len(first), engine.raft.max_pairs):
+                    engine.raft._pairs(frames, first[i : i + engine.raft.max_pairs])
 
         return Bench(engine, raft)
     return bare_caption(engine, clips, device, picture)
