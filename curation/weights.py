@@ -63,8 +63,9 @@ def _verify(names: list[str]) -> int:
 
 def _fetch_all(names: list[str]) -> int:
     lacking = weights.missing(names)
-    problems = [f"{name}: {weights.how_to_get(name)}" for name in lacking if WEIGHTS[name].by_hand]
-    problems += download(lacking)
+    barred = [name for name in lacking if WEIGHTS[name].by_hand or weights.offline()]
+    problems = [f"{name}: {weights.how_to_get(name)}" for name in barred]
+    problems += download(name for name in lacking if name not in barred)
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0

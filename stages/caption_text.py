@@ -18,7 +18,7 @@ from pydantic import Field
 from stages.base import ClipError, Measured, Params
 
 # Part of the engines' versions: raise it when a prompt or a rule of the cleaning changes.
-TEXT_VERSION = "prompts 1"
+TEXT_VERSION = "prompts 2"
 
 View = Literal["middle", "sheet", "frames", "video"]
 
@@ -155,14 +155,15 @@ _THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.S)
 _TAG = re.compile(r"<[^<>\s]{1,24}>|\[/?INST\]")
 _NEXT_TURN = re.compile(r"###|\b(?:human|user)\s*:", re.I)
 _MARKUP = re.compile(r"^\s*(?:[-•]|\d{1,2}[.)])\s+|[*_`#]+", re.M)
+_PICTURE = r"(?:image|picture|photo|photograph|video|clip|frame|collage|contact sheet)s?"
 _PREAMBLE = re.compile(
     r"(?:assistant|answer|caption|(?:overall )?description|action(?: phrase)?|phrase|response)\s*:\s*"
-    r"|(?:sure(?: thing)?|certainly|of course|okay|ok|absolutely|yes)\b[\s,.!:]+"
+    r"|(?:sure(?: thing)?|certainly|of course|okay|ok|absolutely|yes|(?:hello|hi)(?: there)?)\b[\s,.!:]+"
     r"|(?:here(?:'s| is| are)|below is|the following is)\b[^.:]{0,80}:\s*"
-    r"|(?:in|from) (?:the|this|these) (?:image|picture|photo|video|clip|frame)s?\s*,\s*"
-    r"|(?:the|this|these) (?:image|picture|photo|photograph|video|clip|frame|collage|contact sheet)s? "
-    r"(?:shows?|depicts?|features?|displays?|captures?|portrays?)\s+"
-    r"|(?:this is )?an? (?:image|picture|photo|photograph|video|clip|frame) (?:of|showing|shows|depicting)\s+",
+    rf"|(?:in|from|based on) (?:the|this|these) {_PICTURE}(?:\s*,\s*|\s+(?=(?:i|we|you) (?:can )?see\b))"
+    r"|(?:i|we|you) (?:can )?see (?:that )?"
+    rf"|(?:the|this|these) {_PICTURE} (?:also )?(?:shows?|depicts?|features?|displays?|captures?|portrays?|is of)\s+"
+    rf"|(?:this is )?an? {_PICTURE} (?:of|showing|shows|depicting)\s+",
     re.I,
 )
 _REFUSAL = re.compile(
@@ -172,7 +173,9 @@ _REFUSAL = re.compile(
     re.I,
 )
 _CLOSING = re.compile(
-    r"(?:let me know|please|feel free|i hope|hope (?:this|that)|thank|if you|i can|note that|note:|is there)\b", re.I
+    r"(?:let me know|please|feel free|i hope|hope (?:this|that)|thank|if you|i can|note that|note:|is there"
+    r"|i(?:'m| am) (?:happy|glad))\b",
+    re.I,
 )
 _EMPTY = re.compile(
     r"(?:none|n/?a|null|unknown|unclear|not (?:applicable|visible|clear)|no (?:action|description|caption))\W*"
@@ -184,6 +187,7 @@ _SUBJECT = re.compile(
     r"|(?:(?:the|a|an)\s+)?(?:\w+\s+)?(?:person|man|woman|girl|boy|child|baby|he|she|they|someone|subject)\s+",
     re.I,
 )
+_SIGNS = ("So", "Sk", "Cf", "Cn", "Co", "Cs")
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _ENGLISH = frozenset(
     "a an the and or of in on at to with by from for is are was be his her their he she they it its this that who "  # noqa: SIM905
@@ -202,8 +206,9 @@ def clean_caption(answer: str) -> str:
     """The description in a model's answer: one to a few English sentences of 3 to `MAX_CAPTION_WORDS` words, without
     greetings, labels, markup, "the image shows" and closing remarks. A sentence that was cut off is dropped. Raises
     Unusable."""
-    text = _plain(answer).replace("\n", " ")
-    sentences = [s for s in re.split(r"(?<=[.!?])\s+", text) if not s.endswith("?") and not _CLOSING.match(s)]
+    text = re.sub(r"(?<![.!?,;:])\n(?=[A-Z])", ". ", _plain(answer)).replace("\n", " ")
+    led = (_without_lead(s) for s in re.split(r"(?<=[.!?])\s+", text))
+    sentences = [s[0].upper() + s[1:] for s in led if s and not s.endswith("?") and not _CLOSING.match(s)]
     if len(sentences) > 1 and sentences[-1][-1] not in ".!":
         del sentences[-1]
     kept: list[str] = []
@@ -223,7 +228,6 @@ def clean_caption(answer: str) -> str:
     # Small models get stuck in a loop.
     if len(words) >= 12 and len(set(words)) < 0.4 * len(words):
         raise Unusable("repeats itself")
-    text = text[0].upper() + text[1:]
     return text if text[-1] in ".!" else text.rstrip(",;:- ") + "."
 
 
@@ -232,8 +236,12 @@ def clean_action(answer: str) -> str:
     the start, without a subject ("the man is") and full stop. Raises Unusable."""
     text = re.split(r"(?<=[.!?])\s+|[\n;]", _plain(answer))[0]
     text = text.strip(" \"'“”‘’.,!:;-")
-    if subject := _SUBJECT.match(text):
+    found = list(_WORD.finditer(text))
+    if found and not _is_verb(found[0][0]) and (subject := _SUBJECT.match(text)):
         text = text[subject.end() :].strip(" \"'“”‘’")
+        found = list(_WORD.finditer(text))
+    if found and found[0][0].lower() in _ENGLISH:  # "in a red dress talking"
+        text = text[next((w.start() for w in found if _is_verb(w[0])), 0) :]
     if len(_WORD.findall(text)) > MAX_ACTION_WORDS:
         text = text.split(",")[0]
     words = [w.lower() for w in _WORD.findall(text)]
@@ -242,9 +250,9 @@ def clean_action(answer: str) -> str:
     if len(words) > MAX_ACTION_WORDS:
         raise Unusable(f"is longer than {MAX_ACTION_WORDS} words")
     _check_language(words)
-    if any(w in _FOREIGN - _ENGLISH for w in words):
+    if sum(w in _ENGLISH for w in words) < sum(w in _FOREIGN - _ENGLISH for w in words):
         raise Unusable("is not English")
-    if not any(w.endswith("ing") and len(w) >= 5 and w not in _NO_VERB for w in words):
+    if not any(map(_is_verb, words)):
         raise Unusable("names no action in -ing")
     return text[0].lower() + text[1:]
 
@@ -252,18 +260,29 @@ def clean_action(answer: str) -> str:
 def _plain(answer: str) -> str:
     """An answer without thoughts, special tokens, markup, greetings and labels; its lines are kept. Raises Unusable
     when it refuses or nothing is left."""
-    text = unicodedata.normalize("NFKC", answer)
+    # without pictographs and invisible characters
+    kept = (c for c in unicodedata.normalize("NFKC", answer) if unicodedata.category(c) not in _SIGNS and c != "\ufe0f")
+    text = "".join(kept)
     text = _TAG.sub(" ", _THOUGHTS.sub(" ", text)).strip().lstrip("# ")
     text = _NEXT_TURN.split(text)[0]
     text = _MARKUP.sub("", text).replace("’", "'")
     text = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text)).strip(" \n\"'“”‘")
     if _REFUSAL.search(text):
         raise Unusable("refuses to answer")
-    while lead := _PREAMBLE.match(text):
-        text = text[lead.end() :].strip(" \n\"'“”‘")
+    text = _without_lead(text)
     if not text or _EMPTY.fullmatch(text):
         raise Unusable("is empty")
     return text
+
+
+def _without_lead(text: str) -> str:
+    while lead := _PREAMBLE.match(text):
+        text = text[lead.end() :].strip(" \n\"'“”‘")
+    return text
+
+
+def _is_verb(word: str) -> bool:
+    return word.lower().endswith("ing") and len(word) >= 5 and word.lower() not in _NO_VERB
 
 
 def _check_language(words: list[str]) -> None:

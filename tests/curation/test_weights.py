@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -210,7 +211,11 @@ def test_nothing_is_fetched_for_a_run_that_cannot_start(
 
 @pytest.mark.parametrize("variable", weights.OFFLINE)
 def test_downloads_can_be_forbidden(
-    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+    server: Server,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
 ) -> None:
     server.files["/a.pth"] = b"a file"
     only(monkeypatch, Weight("a", "a.pth", f"{server.url}/a.pth", "MIT"))
@@ -218,6 +223,8 @@ def test_downloads_can_be_forbidden(
     expected = rf"downloads are off \({variable} is set\): get it from {server.url}/a.pth and put it at {folder}/a.pth"
     with pytest.raises(ValueError, match=expected):
         cli.ensure(["a"])
+    assert cli.main(["fetch"]) == 1
+    assert re.fullmatch(rf"a: missing \(MIT\): {expected}\n", capsys.readouterr().err)
     assert server.ranges == []
     monkeypatch.setenv(variable, "0")
     cli.ensure(["a"])

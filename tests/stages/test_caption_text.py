@@ -50,6 +50,11 @@ LONG = "A man " + "walks slowly and " * 30 + "stops."
         ("- A woman’s hair moves in the wind.", "A woman's hair moves in the wind."),
         ("This is a picture of a man in a suit who waves.", "A man in a suit who waves."),
         ("A man waves. " + LONG, "A man waves."),
+        ("In this image we can see a man who waves.", "A man who waves."),
+        ("Based on the image, the man waves. The image also shows a dog.", "The man waves. A dog."),
+        ("Hi there! I'm happy to help! A man waves \U0001f44b\U0001f3fd\ufe0f to us.", "A man waves to us."),
+        ("A man waves\nHe wears a red coat", "A man waves."),
+        ("A man waves\nHe wears a red coat.", "A man waves. He wears a red coat."),
     ],
 )
 def test_description_is_taken_out_of_the_answer(answer: str, caption: str) -> None:
@@ -100,6 +105,11 @@ def test_unusable_descriptions_are_named(answer: str, reason: str) -> None:
         ("driving a van", "driving a van"),
         ("Smiling at the camera, with her hands folded in front of her body", "smiling at the camera"),
         ("Laughing\n\nI hope this helps!", "laughing"),
+        ("talking to a man who is smiling", "talking to a man who is smiling"),
+        ("Holding the baby and smiling", "holding the baby and smiling"),
+        ("A young woman in a red dress talking", "talking"),
+        ("A man is in a park, walking", "walking"),
+        ("walking in Los Angeles", "walking in Los Angeles"),
     ],
 )
 def test_action_phrase_is_taken_out_of_the_answer(answer: str, action: str) -> None:

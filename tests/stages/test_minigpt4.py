@@ -97,7 +97,7 @@ def test_the_version_names_the_weights(untrained: Path, tiny: Callable[[Path], N
     expected = weights.digest(untrained / "minigpt4" / "eva_vit_g.pth")[:16]
     assert f"eva-vit-g={expected}" in engine.version()
     assert "vicuna-7b=" in engine.version()
-    assert engine.version().startswith("prompts 1, transformers ")
+    assert engine.version().startswith("prompts 2, transformers ")
 
 
 def test_missing_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,5 +260,5 @@ def test_wrong_parameters_are_named(given: dict[str, Any], message: str) -> None
 
 def test_version_names_what_the_text_depends_on() -> None:
     engine = OpenAICaption(OpenAIParams(base_url="http://h/v1/", model="m"), FrameSpec())
-    assert engine.version().startswith("prompts 1, pillow ")
+    assert engine.version().startswith("prompts 2, pillow ")
     assert OpenAIParams.operational <= set(OpenAIParams.model_fields)
