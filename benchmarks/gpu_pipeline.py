@@ -96,8 +96,8 @@ def run_profile(
     config = load(folder / "sources.yaml")
     connect()
     try:
-        cpus, gpus, gpu_gib = cluster_size()
-        groups = plan_groups(config, cpus, gpus, gpu_gib)
+        size = cluster_size()
+        gpus, groups = size[1], plan_groups(config, *size)
         tasks = [Task(clip, {}) for clip in list_clips(config, None, Counter())]
         over: list[tuple[float, Task]] = []
         started = time.monotonic()

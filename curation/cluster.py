@@ -33,12 +33,18 @@ def shutdown() -> None:
         ray.shutdown()
 
 
-def cluster_size() -> tuple[float, float, float]:
-    """CPUs and GPUs of the cluster, and the memory of its smallest GPU in GiB."""
+def cluster_size() -> tuple[float, float, float, list[float]]:
+    """CPUs and GPUs of the cluster, the memory of its smallest GPU, and that of each node that has CPUs, in GiB."""
     resources = ray.cluster_resources()
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
-    gib = min((_smallest_gpu(node) for node in nodes), default=DEFAULT_GPU_GIB)
-    return resources.get("CPU", 0.0), resources.get("GPU", 0.0), gib
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    gib = min((_smallest_gpu(n["NodeID"]) for n in nodes if n["Resources"].get("GPU")), default=DEFAULT_GPU_GIB)
+    # Ray parts what is free at its start between the two.
+    memories = [
+        (n["Resources"].get("memory", 0) + n["Resources"].get("object_store_memory", 0)) / 2**30
+        for n in nodes
+        if n["Resources"].get("CPU")
+    ]
+    return resources.get("CPU", 0.0), resources.get("GPU", 0.0), gib, memories
 
 
 @lru_cache(maxsize=10_000)

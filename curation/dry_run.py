@@ -8,7 +8,7 @@ from collections import Counter
 from curation.config import Config
 from curation.fingerprint import build_engine, describe_engines
 from curation.listing import list_clips
-from curation.placement import DEFAULT_GPU_GIB, describe, gpu_memories, plan_groups
+from curation.placement import DEFAULT_GPU_GIB, describe, gpu_memories, host_memory, plan_groups
 from stages import weights
 
 
@@ -39,22 +39,23 @@ def dry_run(config: Config, limit: int | None) -> int:
         print("\nmodel files, those that are missing fetched by the run where they have an address:")
     for line in files:
         print(f"  {line}")
-    cpus, gpus, gpu_gib, where = _resources()
+    (cpus, gpus, gpu_gib, memories), where = _resources()
     of = f" of {gpu_gib:.0f} GiB" if gpus else ""
     print(f"\nplacement on {where} with {cpus:g} CPUs and {gpus:g} GPUs{of}:")
-    for line in describe(plan_groups(config, cpus, gpus, gpu_gib)):
+    for line in describe(plan_groups(config, cpus, gpus, gpu_gib, memories)):
         print(f"  {line}")
     return 0
 
 
-def _resources() -> tuple[float, float, float, str]:
-    """CPUs, GPUs and the memory of the smallest: the cluster's when RAY_ADDRESS names one, else this machine's."""
+def _resources() -> tuple[tuple[float, float, float, list[float]], str]:
+    """What `cluster_size` says: of the cluster when RAY_ADDRESS names one, else of this machine."""
     if os.environ.get("RAY_ADDRESS"):
         from curation.cluster import cluster_size, connect
 
         connect()
-        return (*cluster_size(), "the cluster")
+        return cluster_size(), "the cluster"
     memories = gpu_memories()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = len(memories) if visible is None else min(len(memories), len([v for v in visible.split(",") if v.strip()]))
-    return float(len(os.sched_getaffinity(0))), float(gpus), min(memories, default=DEFAULT_GPU_GIB), "this machine"
+    cpus = float(len(os.sched_getaffinity(0)))
+    return (cpus, float(gpus), min(memories, default=DEFAULT_GPU_GIB), host_memory()), "this machine"

@@ -6,6 +6,7 @@ import math
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from curation.config import Chosen, Config
 from curation.errors import Stopped
@@ -14,7 +15,8 @@ from curation.errors import Stopped
 @dataclass(frozen=True)
 class Group:
     """Actors of one kind: the stages they run, CPUs and GPUs that each takes, how many, clips per call, and how many
-    calls one actor has at once: with two, the next clips are there and their CPU work is done while the GPU works."""
+    calls one actor has at once: with two, the next clips are there and their CPU work is done while the GPU works.
+    host_gib: about what models that run on CPUs take of a machine's memory in each actor."""
 
     stages: tuple[str, ...]
     cpus: float
@@ -22,6 +24,7 @@ class Group:
     actors: int
     batch: int
     calls: int = 1
+    host_gib: float = 0.0
 
     @property
     def name(self) -> str:
@@ -33,18 +36,20 @@ class Footprint:
     """What an engine takes of a GPU, in GiB, at its default sizes and in half precision where it has it.
 
     model: weights and what stays with them. clip: working memory per clip of a batch. batch: clips that fill a GPU.
+    half: it is in half precision there, and takes twice as much on a CPU unless it is told otherwise.
     Reckoned from layer and tensor sizes, not measured on a GPU. An engine that is not listed uses none.
     """
 
     model: float
     clip: float
     batch: int = 4
+    half: bool = True
 
 
 FOOTPRINTS: dict[tuple[str, str], Footprint] = {
     ("quality", "clip_iqa"): Footprint(0.4, 0.15),
-    ("text", "easyocr"): Footprint(0.1, 1.65),  # three frames of 512 x 912 in single precision
-    ("face", "insightface"): Footprint(1.2, 0.05),  # with onnxruntime's arena
+    ("text", "easyocr"): Footprint(0.1, 1.65, half=False),  # three frames of 512 x 912 in single precision
+    ("face", "insightface"): Footprint(1.2, 0.05, half=False),  # with onnxruntime's arena
     ("embedding", "open_clip"): Footprint(0.6, 0.05),
     ("motion", "raft"): Footprint(0.05, 2.2),  # fifteen pairs, 90 MB of correlations each
     ("caption", "minigpt4"): Footprint(15.0, 0.25, batch=8),  # Vicuna 12.6, ViT-g 1.8, Q-Former 0.4
@@ -60,12 +65,15 @@ BEGINS = ("quality", "motion", "caption")
 WAITING = {("caption", "openai"): 16}
 
 
-def plan_groups(config: Config, cpus: float, gpus: float, gpu_gib: float = DEFAULT_GPU_GIB) -> list[Group]:
-    """The groups for a cluster of so many CPUs and GPUs of `gpu_gib` GiB each.
+def plan_groups(
+    config: Config, cpus: float, gpus: float, gpu_gib: float = DEFAULT_GPU_GIB, memories: Sequence[float] = ()
+) -> list[Group]:
+    """The groups for a cluster of so many CPUs and GPUs of `gpu_gib` GiB each, whose machines have `memories`, GiB.
 
     Without `execution.groups` they are chosen: without GPUs one of all stages, an actor a core; with GPUs one that
     decodes on CPUs, and others whose models share the GPUs. Every group gets an actor; CPU shares are shrunk until that
     fits, down to one core. What is left goes to the groups in turn, up to `workers`, of those on GPUs up to one a GPU.
+    Where models run on CPUs and `workers` is not given, no more actors are planned than find memory, but one at least.
     Raises Stopped when the cluster has no CPU, or less GPU than one actor of each group takes.
     """
     if cpus < 0.1:
@@ -76,7 +84,10 @@ def plan_groups(config: Config, cpus: float, gpus: float, gpu_gib: float = DEFAU
         limits = [g.workers or config.execution.workers for g in by_hand]
     else:
         groups = default_groups(config, int(gpus), gpu_gib)
-        limits = [1 if not g.cpus else config.execution.workers or (int(gpus) if g.gpus else None) for g in groups]
+        limits = [
+            1 if not g.cpus else config.execution.workers or (int(gpus) if g.gpus else _held(g, memories))
+            for g in groups
+        ]
     if not _packs(groups, gpus):
         raise Stopped(
             f"the cluster has {gpus:g} GPUs, but one actor of each group takes {sum(g.gpus for g in groups):g}: lower "
@@ -170,7 +181,7 @@ def _group(
     """One actor of these stages, with batches of `most` clips or fewer."""
     footprints = _footprints(stages, chosen)
     if not footprints or not gpus:
-        return Group(tuple(stages), 1.0, 0.0, 1, 1)
+        return Group(tuple(stages), 1.0, 0.0, 1, 1, host_gib=_host_gib(stages, chosen))
     batch = min(most, *(f.batch for f in footprints))
     working = [batch * f.clip for f in footprints]  # of a call's engines one is at work at a time
     gib = CONTEXT_GIB + sum(f.model for f in footprints) + (max(working) if calls == 1 else sum(working))
@@ -178,6 +189,23 @@ def _group(
     if gpus > 1 and share < 1 and _footprints([s for s in stages if s == "caption"], chosen):
         share = 1.0
     return Group(tuple(stages), 1.0, share, 1, batch, calls)
+
+
+def _host_gib(stages: Sequence[str], chosen: Mapping[str, Chosen]) -> float:
+    """What models and a clip's work take of a machine's memory in an actor on a CPU."""
+    used = [
+        (f, 2 if f.half and chosen[name].params.get("precision") not in ("float16", "bfloat16") else 1)
+        for name in stages
+        if (f := FOOTPRINTS.get((name, chosen[name].engine))) is not None
+    ]
+    return sum(f.model * twice for f, twice in used) + max((f.clip * twice for f, twice in used), default=0.0)
+
+
+def _held(group: Group, memories: Sequence[float]) -> int | None:
+    """How many such actors these machines hold, but one at least; None where memory is no bound."""
+    if not group.host_gib or not memories:
+        return None
+    return max(1, sum(int(gib // group.host_gib) for gib in memories))
 
 
 def _fits(groups: Sequence[Group], gpus: float) -> bool:
@@ -208,10 +236,18 @@ def gpu_memories() -> list[float]:
     return [float(line) / 1024 for line in answer.splitlines() if line.strip().isdigit()]
 
 
+def host_memory() -> list[float]:
+    """Memory of this machine that is free for use, GiB; nothing where it does not say."""
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.exists() else []
+    return [int(line.split()[1]) / 2**20 for line in lines if line.startswith("MemAvailable:")]
+
+
 def describe(groups: list[Group]) -> list[str]:
     """One line a group, as `--dry-run` prints them."""
     return [
         f"{g.actors} x [{', '.join(g.stages)}] with {g.cpus:g} CPU{f' and {g.gpus:g} GPU' if g.gpus else ''} each, "
         f"{g.batch} clip{'s' if g.batch > 1 else ''} a call"
+        + (f", about {g.host_gib:.0f} GiB of memory each" if g.host_gib >= 1 else "")
         for g in groups
     ]

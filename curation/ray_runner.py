@@ -283,7 +283,7 @@ class RayRunner:
                 self._last_ready[index] = now
             waited = now - self._last_ready[index]
             if waited > self._config.execution.start_timeout_s:
-                free, (cpus, gpus, _) = ray.available_resources(), cluster_size()
+                free, (cpus, gpus, *_) = ray.available_resources(), cluster_size()
                 raise Stopped(
                     f"no worker for {group.name} could be started in {waited:.0f} s: one takes {group.cpus:g} CPU and "
                     f"{group.gpus:g} GPU, the cluster has {free.get('CPU', 0):g} of {cpus:g} CPUs and "

@@ -107,6 +107,22 @@ def test_models_that_no_gpu_holds_are_named(tmp_path: Path, gpus: int) -> None:
         paper(tmp_path, cpus=8, gpus=gpus, gpu_gib=16)
 
 
+def test_without_gpus_no_more_actors_are_planned_than_find_memory(tmp_path: Path) -> None:
+    def plan(memories: list[float], **changes: Any) -> str:
+        (line,) = describe(plan_groups(config(tmp_path, profile="paper", **changes), 32, 0, memories=memories))
+        return line.replace(f"[{', '.join(STAGES)}] ", "")
+
+    half = {"caption": {"precision": "bfloat16"}}
+    assert plan([128.0]) == "3 x with 1 CPU each, 1 clip a call, about 38 GiB of memory each"
+    assert plan([70.0, 40.0, 20.0]).startswith("2 x ")
+    assert plan([70.0], stages=half) == "3 x with 1 CPU each, 1 clip a call, about 23 GiB of memory each"
+    assert plan([8.0]).startswith("1 x ")
+    assert plan([8.0], execution={"workers": 2}).startswith("2 x "), "who asks for so many gets them"
+    assert plan([]).startswith("32 x ")
+    (embedded,) = plan_groups(config(tmp_path), cpus=8, gpus=0, memories=[1.0])
+    assert (embedded.actors, embedded.host_gib) == (8, 0)
+
+
 def test_captions_from_a_server_take_neither_core_nor_gpu(tmp_path: Path) -> None:
     groups = paper(tmp_path, cpus=8, gpus=1, gpu_gib=16, stages=SERVER)
     assert [g.stages for g in groups] == [DECODE, SCREEN, ("motion",), ("caption",)]
