@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from curation.config import Config
-from curation.histograms import histograms
+from curation.histograms import Histogram, histograms
 from curation.names import REPORT
 from curation.pictures import Pictures, contact_strip, data_uri, evidence
 from curation.verdicts import Measurements, Outcome
@@ -22,7 +22,8 @@ from manifests.shards import whole
 from manifests.storage import Place
 from stages.base import ClipError, Rule
 
-KEPT_SHOWN = 12  # across the range of M
+KEPT_SHOWN = 12  # across the range of M, and of these
+STILLS_SHOWN = 3  # stills at most, which have no M to spread over
 REJECTED_SHOWN = 4  # per reason, from the nearest to the threshold to the farthest
 FAILED_SHOWN = 200
 SOURCES_SHOWN = 50
@@ -51,11 +52,12 @@ def render(config: Config, measurements: Measurements, summary: Mapping[str, Any
     """The page's HTML. What clips, files and models say stands in it as text."""
     from jinja2 import Environment, StrictUndefined
 
+    width = config.resample.max_intensity / config.resample.bins
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"short": short, "share": share}
     environment.tests["finite"] = math.isfinite  # the limit of a mix is each source's own
     groups: list[tuple[Outcome, int, list[dict[str, Any]]]] = [
-        (measurements.outcomes[0], summary["kept"], _ranked(measurements, 0, "motion_intensity", KEPT_SHOWN)),
+        (measurements.outcomes[0], summary["kept"], _kept(measurements)),
         *_rejected(measurements),
     ]
     pictures = _pictures(config, groups)
@@ -79,12 +81,18 @@ def render(config: Config, measurements: Measurements, summary: Mapping[str, Any
         sources=_by_source(measurements),
         histograms=histograms(measurements, config.thresholds),
         kept=shown[0][2],
+        kept_order=_order({example.row["kind"] for example in shown[0][2]}),
         rejected=shown[1:],
         errors=summary["errors"][:FAILED_SHOWN],
         sources_shown=SOURCES_SHOWN,
-        bin_width=config.resample.max_intensity / config.resample.bins,
+        bin_width=width,
         scaled=lambda h: [[count / max(h.highest, 1) for count in bar] for bar in h.bars],
         columns=lambda values, most: [[value / most] for value in values],
+        said=_bars_said,
+        bins=lambda values: [
+            f"M {short(i * width)} {f'to {short((i + 1) * width)}' if i + 1 < len(values) else 'and more'}: {short(v)}"
+            for i, v in enumerate(values)
+        ],
         limit=lambda outcome: outcome.rule.limit(config.thresholds),
     )
 
@@ -107,6 +115,28 @@ def share(part: float, whole: float) -> str:
     return f"{percent:.1f} %" if 0.05 <= percent < 99.95 else "under 0.1 %" if percent < 1 else "over 99.9 %"
 
 
+def _kept(measurements: Measurements) -> list[dict[str, Any]]:
+    """Kept videos across the range of M, and after them a few stills."""
+    stills = _ranked(measurements, 0, "clip_id", STILLS_SHOWN, "kind = 'image'")
+    return _ranked(measurements, 0, "motion_intensity", KEPT_SHOWN - len(stills), "kind = 'video'") + stills
+
+
+def _order(kinds: set[str]) -> str:
+    videos = "from the least motion to the most"
+    return "stills" if kinds == {"image"} else f"{videos}, then stills" if "image" in kinds else videos
+
+
+def _bars_said(h: Histogram) -> list[str]:
+    """Per bar what it counts: shown where the pointer rests."""
+    found = []
+    for i, (kept, rejected, other) in enumerate(h.bars):
+        low, high = short(h.edges[i]), short(h.edges[i + 1])
+        more = h.above and i + 1 == len(h.bars)
+        where = f"{low} and more" if more else low if h.whole else f"{low} to {high}"
+        found.append(f"{where}: {short(kept)} kept, {short(rejected)} rejected, {short(other)} lost for another reason")
+    return found
+
+
 def _rejected(measurements: Measurements) -> list[tuple[Outcome, int, list[dict[str, Any]]]]:
     """Per rule that rejected: how many clips, and a few of them."""
     counts = dict(measurements.rows("SELECT code, count(*) FROM decided GROUP BY code"))
@@ -119,11 +149,11 @@ def _rejected(measurements: Measurements) -> list[tuple[Outcome, int, list[dict[
     return found
 
 
-def _ranked(measurements: Measurements, code: int, order: str, shown: int) -> list[dict[str, Any]]:
+def _ranked(measurements: Measurements, code: int, order: str, shown: int, where: str = "true") -> list[dict[str, Any]]:
     """`shown` clips at even ranks of an order, as rows of `decided`."""
     chosen = measurements.rows(
         f"WITH ranked AS (SELECT clip_id, row_number() OVER (ORDER BY {order} NULLS FIRST, clip_id) - 1 AS place, "
-        f"count(*) OVER () AS clips FROM decided WHERE code = {code}), "
+        f"count(*) OVER () AS clips FROM decided WHERE code = {code} AND {where}), "
         f"spots AS (SELECT DISTINCT CAST(round(i * (clips - 1) / {shown - 1}) AS BIGINT) AS place "
         f"FROM range({shown}) t(i), (SELECT any_value(clips) AS clips FROM ranked)) "
         "SELECT clip_id FROM ranked JOIN spots USING (place) ORDER BY place"

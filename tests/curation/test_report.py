@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,38 @@ def test_what_the_page_says(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     for stage in summary["stages"].values():
         assert stage["version"].split()[0] in said
+
+
+def test_stills_stand_after_the_videos_and_take_a_few_places_only(tmp_path: Path) -> None:
+    made = Made(config(tmp_path))
+    videos = [clip(f"{i:02}.mp4") for i in range(20)]
+    stills = [clip(f"{i}.png", kind="image") for i in range(8)]
+    made.listing([*videos, *stills])
+    for i, one in enumerate(videos):
+        made.measure(one, motion={"motion_intensity": float(i)})
+    for one in stills:
+        made.measure(one, motion={"motion_intensity": 0.0})
+    made.recorder.flush()
+    save_config(made.output, made.config, made.engines)
+    assert main([str(made.output)]) == 0
+    said = (made.output / "report.html").read_text()
+    assert "12 of 28, from the least motion to the most, then stills, as the trainer sees them." in said
+    shown = re.findall(r'<span class="m">(.*?)</span>', said)
+    assert shown == [f"M {m}.00" for m in (0, 2, 5, 7, 10, 12, 14, 17, 19)] + ["still"] * 3
+
+
+def test_a_bar_says_what_it_counts(tmp_path: Path) -> None:
+    with page(1400) as opened:
+        opened.goto(decided(tmp_path).as_uri())
+        said = opened.evaluate("[...document.querySelectorAll('rect title')].map(title => title.textContent)")
+        sizes = opened.evaluate(
+            "[...document.querySelectorAll('rect.touch')].map(r => r.getBoundingClientRect().height)"
+        )
+    assert "M 5 to 6: 1" in said
+    assert "M 19 and more: 2" in said  # of M 20 and 25
+    assert "1: 6 kept, 0 rejected, 2 lost for another reason" in said  # face_count
+    assert sum("0 kept, 1 rejected, 0 lost" in one for one in said) == 2  # text_area 0.1 and 0.2
+    assert sizes[0] == 109  # the plot less its border, however low the bar
 
 
 def test_histograms_count_every_clip_that_a_stage_measured(tmp_path: Path) -> None:
