@@ -19,8 +19,9 @@ import numpy as np
 from curation.config import Config
 from curation.decide import load_decided
 from curation.errors import ConfigError, Stopped, shown
-from curation.names import ENGINES
+from curation.names import ENGINES, SUMMARY
 from curation.run import stopped
+from manifests.schema import DECIDED, FIELDS, INDEXED
 from manifests.storage import place
 
 SIDE = 192  # of a frame on the strip, px
@@ -92,6 +93,7 @@ def print_clip(config: Config, row: Mapping[str, Any], verdict: list[str]) -> No
     print(f"verdict   {shown('; '.join(verdict))}")
     if row["problem"]:
         print(f"problem   {shown(row['problem'])}")
+    _print_section("index of the source", {name: row[name] for name in INDEXED if row[name] is not None})
     for stage, chosen in config.stage_table():
         described = engines[stage.name]
         print(f"\n{stage.name}: {chosen.engine}, fingerprint {described['fingerprint']}")
@@ -100,22 +102,43 @@ def print_clip(config: Config, row: Mapping[str, Any], verdict: list[str]) -> No
         elif not row[f"{stage.name}_known"]:
             print("  not measured")
             continue
-        for field in stage.fields if row[f"{stage.name}_known"] else ():
-            value = row[field.name]
-            unit = "" if value is None else (field.metadata or {}).get(b"unit", b"").decode()
-            print(f"  {field.name:<18}{_value(value)} {unit}".rstrip())
+        if row[f"{stage.name}_known"]:
+            _print_values({field.name: row[field.name] for field in stage.fields})
+    _print_section("decided", _decided(config, row["clip_id"]))
     print()
     if row["flow_path"]:
         path = output / row["flow_path"]
         print(f"flow: {path}{'' if path.is_file() else ' (missing)'}")
 
 
-def _value(value: Any) -> str:
+def _decided(config: Config, clip_id: str) -> dict[str, Any]:
+    """What the last decision wrote of the clip beside its measurements and verdict; nothing before the first one."""
+    if not (place(config.output) / SUMMARY).is_file():
+        return {}
+    from curation.browsing import Clips
+
+    written = Clips(config).row(clip_id) or {}
+    return {name: value for name in (*DECIDED, "duplicate_of") if (value := written.get(name)) is not None}
+
+
+def _print_section(title: str, values: Mapping[str, Any]) -> None:
+    if values:
+        print(f"\n{title}")
+        _print_values(values)
+
+
+def _print_values(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        unit = "" if value is None else (FIELDS[name].metadata or {}).get(b"unit", b"").decode()
+        print(f"  {name:<17} {value_text(value)} {unit}".rstrip())
+
+
+def value_text(value: Any) -> str:
     """A value on one line: numbers short, long lists by their length and beginning."""
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        items = ", ".join(_value(item) for item in value[:4])
+        items = ", ".join(value_text(item) for item in value[:4])
         return f"[{items}{f', ... {len(value)} in all' if len(value) > 4 else ''}]"
     return "-" if value is None else shown(str(value))
 

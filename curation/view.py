@@ -18,6 +18,7 @@ from curation.config import Config
 from curation.decide import load_decided
 from curation.errors import ConfigError, Stopped
 from curation.run import stopped
+from curation.show import value_text
 
 TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm", ".mkv": "video/webm"}
 
@@ -159,7 +160,9 @@ def _page(clips: Clips, ui: Any) -> None:
             return
         detail.clear()
         with detail:
-            ui.label(f"{row['source']}/{row['path']}").classes("font-mono")
+            with ui.row().classes("w-full items-center no-wrap justify-between"):
+                ui.label(f"{row['source']}/{row['path']}").classes("font-mono break-all")
+                ui.button("close", on_click=dialog.close).props("flat")
             with ui.row().classes("items-start"):
                 if row["kind"] == "video":
                     start = row["start_s"] or 0.0
@@ -174,11 +177,11 @@ def _page(clips: Clips, ui: Any) -> None:
             ui.label(
                 "left: the file; right: the frame grid, and its flow to the next frame (hue: direction, white: still)"
             )
-            known = {k: v for k, v in row.items() if v is not None and not isinstance(v, list)}
+            known = {k: value_text(v) for k, v in row.items() if v is not None and not isinstance(v, list)}
             ui.table(
                 columns=[{"name": k, "label": k, "field": k, "align": "left"} for k in ("column", "value")],
-                rows=[{"column": k, "value": str(v)} for k, v in known.items()],
-            ).props("dense hide-header")
+                rows=[{"column": k, "value": v} for k, v in known.items()],
+            ).props("dense hide-header wrap-cells").classes("break-all")
         dialog.open()
 
     for element in (ends, text, order, descending, *limits.values()):

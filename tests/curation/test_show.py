@@ -3,9 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from curation.decide import main as decide
 from curation.show import main
 from curation.summary import save_config
 from flows.colours import colour_wheel, flow_colours
+from stages.clip import Entry
 from tests.curation.made import Made, clip, config
 from tests.media import write_video
 
@@ -37,6 +39,27 @@ def test_everything_is_printed_and_the_strip_has_frames_and_flow(
     assert "  motion_intensity  5 grid px per step" in said
     assert "below each the flow to the next" in said
     assert Image.open(strip).size == (3 * 192, 2 * 192)
+
+
+def test_what_index_and_decision_say_of_a_clip(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = clip("a.mp4", entry=Entry(video_id="v7", texts={"text_action": ["she nods", "she smiles"]}))
+    made.listing([named, clip("small.mp4")])
+    assert decide([str(made.output)]) == 0
+    capsys.readouterr()
+    assert main([str(made.output), "a.mp4", "--strip", str(tmp_path / "x.png")]) == 0
+    said = capsys.readouterr().out
+    assert "\nindex of the source\n  video_id          v7\n  text_action       [she nods, she smiles]\n" in said
+    decided = said.partition("\ndecided\n")[2].splitlines()
+    assert decided[:4] == [
+        "  motion_intensity_capped 5",
+        "  motion_bin        5",
+        "  sample_weight     1",
+        "  split             train",
+    ]
+    assert main([str(made.output), "small.mp4", "--strip", str(tmp_path / "x.png")]) == 0
+    said = capsys.readouterr().out
+    assert "index of the source" not in said
+    assert "motion_bin" not in said
 
 
 def test_a_rejected_clip_says_why_and_a_lost_file_is_no_crash(

@@ -92,6 +92,8 @@ def test_the_page_in_a_browser(made: Made, tmp_path: Path) -> None:
             opened.wait_for_function("document.querySelector('video').readyState >= 2")
             opened.wait_for_selector(".q-dialog video")  # before the table, wherever that is scrolled to
             opened.wait_for_function("document.querySelector('video').currentTime > 0.2")
+            opened.get_by_role("button", name="close").click()
+            opened.wait_for_selector(".q-dialog", state="hidden")
             outside = [u for u in opened.requests if not u.startswith((url, "data:", "blob:"))]
         assert outside == []
         assert opened.problems == []
