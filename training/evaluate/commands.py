@@ -97,11 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_plan(args: argparse.Namespace) -> int:
     """Writes the plan and says how large it is."""
-    from training.requests import read_batch
+    from training.requests import read_batch, request
 
     pictures = plan.portraits(args.portraits)
     prompts = plan.read_prompts(args.prompts, args.portraits, pictures)
     lines = plan.requests(prompts, args.intensity, args.action, args.seed)
+    for line in lines[: len(args.intensity)]:
+        request("command line", **line)  # before anything is written
     for path in plan.write_parts(lines, args.out, args.parts):
         print(f"{path}: {len(read_batch(path))} videos")
     counts = sorted({len(of) for of in prompts.values()})

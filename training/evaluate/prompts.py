@@ -36,7 +36,14 @@ def write_prompts(
     engine: OpenAICaption, folder: Path, pictures: Sequence[Path], count: int, template: str, out: Path
 ) -> None:
     """Write `count` different prompts of each picture into the JSONL file `out`, after each picture whole, so that a
-    run that was stopped goes on. Raises ValueError when the server fails or has no new prompts to give."""
+    run that was stopped goes on. Raises ValueError when the template cannot be filled in, or the server fails or has no
+    new prompts to give."""
+    try:
+        template.format(count=count, known="")
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(
+            f"template: braces hold count or known, others are doubled, {{{{ }}}}: {type(error).__name__} {error}"
+        ) from None
     found = _already(out, folder, pictures)
     for picture in tqdm(pictures, desc="prompts", unit="portrait", disable=None):
         known = found.setdefault(picture, [])

@@ -123,12 +123,12 @@ def tally(key_paths: Sequence[Path], answer_paths: Sequence[Path]) -> dict[str, 
     """
     keys = {}
     for path in key_paths:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        read = _read(path, "key of a study", "study", "methods")
         keys[read["study"]] = read["methods"]
     latest: dict[tuple[str, str], tuple[str, Path, dict[str, Any]]] = {}
     for path in answer_paths:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        if read.get("study") not in keys:
+        read = _read(path, "answers file of a study", "study", "participant", "saved", "answers")
+        if read["study"] not in keys:
             raise ValueError(f"{path}: belongs to no study of the keys given")
         who = (read["study"], read["participant"] or str(path))
         if who not in latest or read["saved"] > latest[who][0]:
@@ -153,6 +153,17 @@ def tally(key_paths: Sequence[Path], answer_paths: Sequence[Path]) -> dict[str, 
             for name, title, _ in QUESTIONS
         },
     }
+
+
+def _read(path: Path, what: str, *needed: str) -> dict[str, Any]:
+    """A JSON object with these keys. Raises ValueError."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no text
+        raise ValueError(f"{path}: is no {what}: {error}") from None
+    if not isinstance(read, dict) or (lacking := [name for name in needed if name not in read]):
+        raise ValueError(f"{path}: is no {what}" + (f": lacks {', '.join(lacking)}" if isinstance(read, dict) else ""))
+    return read
 
 
 def _share(count: int, of: int) -> dict[str, Any]:

@@ -77,9 +77,28 @@ def test_prompts_by_portrait(faces: Path, tmp_path: Path, capsys: pytest.Capture
         path.write_text(bad)
         assert main(["plan", str(faces), "--prompts", str(path), "--out", str(tmp_path / "o")]) == 2
         assert why in capsys.readouterr().err
+    path.with_suffix(".txt").write_text("a man")
+    arguments = ["plan", str(faces), "--prompts", str(path.with_suffix(".txt")), "--out", str(tmp_path / "o")]
+    assert main([*arguments, "--intensity", "10", "30"]) == 2
+    assert "command line: intensity: Input should be less than or equal to 20, not 30.0" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
     assert main(["plan", str(tmp_path / "nowhere"), "--prompts", str(path), "--out", str(tmp_path / "o")]) == 2
     assert capsys.readouterr().err == f"training.evaluate: {tmp_path}/nowhere: is not a folder of portraits\n"
+
+
+def test_a_template_that_cannot_be_filled_in_is_one_line(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("aiohttp")
+    arguments = ["prompts", str(faces), "--base-url", "http://127.0.0.1:9/v1", "--model", "m"]
+    arguments += ["--template", str(tmp_path / "t.txt"), "--out", str(tmp_path / "o")]
+    for text, why in (("{who}", "KeyError 'who'"), ("{}", "IndexError"), ("{count", "ValueError expected '}'")):
+        (tmp_path / "t.txt").write_text(text)
+        assert main(arguments) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("training.evaluate: template: braces hold count or known, others are doubled, {{ }}: ")
+        assert why in said
+        assert said.count("\n") == 1
 
 
 def test_an_answer_is_read_line_by_line() -> None:

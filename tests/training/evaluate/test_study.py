@@ -182,6 +182,16 @@ def test_the_tally_counts_methods_whatever_their_place(tmp_path: Path) -> None:
     assert found["questions"]["motion"]["methods"]["x"] == {"chosen": 0, "share": None, "interval": None}
     with pytest.raises(ValueError, match=r"4\.json: belongs to no study of the keys given"):
         tally([key], files)
+    for text, why in (
+        ("[]", "bad.json: is no answers file of a study$"),
+        ("{", "bad.json: is no answers file of a study: Expecting"),
+        ('{"study": "s", "saved": ""}', "bad.json: is no answers file of a study: lacks participant, answers$"),
+    ):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(ValueError, match=why):
+            tally([key], [tmp_path / "bad.json"])
+    with pytest.raises(ValueError, match=r"1\.json: is no key of a study: lacks methods"):
+        tally([files[0]], files)
     saved(tmp_path / "3.json", "s", "Bob", {"t1": 2})
     with pytest.raises(ValueError, match=r"3\.json: no such trial, question or choice"):
         tally([key, other], files)
