@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from curation.config import Config
 from curation.damaged import DAMAGED, is_sound, original_name
@@ -27,6 +29,7 @@ from stages.base import Stage
 from stages.staging import own_folder
 
 PART = 25_000  # clips of a part whose rows are joined whole: 200 MB with all embeddings
+DEALT_BYTES = 64 * 2**20
 NARROW_PART = 250_000  # clips of a part when but keys and numbers are joined
 
 
@@ -38,7 +41,7 @@ class Tables:
         self._tables = local_tables(output, config)
         spill = self._tables / ".spill"
         self._db = duckdb.connect(config={"memory_limit": "1GB", "temp_directory": str(spill), "threads": "2"})
-        self._db.execute("SET preserve_insertion_order = false; SET partitioned_write_flush_threshold = 20000")
+        self._db.execute("SET preserve_insertion_order = false")
         self._dealt: tempfile.TemporaryDirectory[str] | None = None
         self._measured: list[str] = []  # stages that have rows
         with self._stopping(output):
@@ -131,15 +134,31 @@ class Tables:
             self._dealt = tempfile.TemporaryDirectory(dir=self._tables, prefix=".parts-")
         folder = Path(self._dealt.name, stage)
         if not folder.exists():
-            count = len(self.ranges(PART))
-            self._db.execute(
-                "COPY (SELECT * EXCLUDE (filename, file_row_number), "
-                f"CAST('0x' || clip_id[:4] AS INTEGER) * {count} // 65536 AS part FROM m_{stage}) "
-                f"TO '{_quoted(str(folder))}' (FORMAT parquet, COMPRESSION lz4_raw, PARTITION_BY (part), "
-                "FILENAME_PATTERN '.{uuid}', FILE_EXTENSION 'tmp')"
-            )
-        files = sorted((folder / f"part={part}").glob(".*.tmp"))
-        return f"read_parquet([{_list(map(str, files))}], hive_partitioning=false)" if files else f"none_{stage}"
+            folder.mkdir()
+            self._deal(stage, folder)
+        file = folder / f".{part}.tmp"
+        return f"read_parquet('{_quoted(str(file))}')" if file.exists() else f"none_{stage}"
+
+    def _deal(self, stage: str, folder: Path) -> None:
+        """Write the rows of each part of a stage's table into a file of its own, DEALT_BYTES of all parts at a time.
+
+        DuckDB's PARTITION_BY does the same, but holds each file's rows back until they fill a row group.
+        """
+        count = len(self.ranges(PART))
+        part = f"CAST('0x' || clip_id[:4] AS INTEGER) * {count} // 65536 AS part"
+        rows = self.batches(f"SELECT * EXCLUDE (filename, file_row_number), {part} FROM m_{stage}")
+        writers: dict[int, pq.ParquetWriter] = {}
+        try:
+            for table in _gathered(rows, DEALT_BYTES):
+                parts, dealt = table["part"].to_numpy(), table.drop_columns("part")
+                for number in np.unique(parts).tolist():
+                    if number not in writers:
+                        path = folder / f".{number}.tmp"
+                        writers[number] = pq.ParquetWriter(path, dealt.schema, compression="lz4", use_dictionary=False)
+                    writers[number].write_table(dealt.filter(pa.array(parts == number)))
+        finally:
+            for writer in writers.values():
+                writer.close()
 
     def _table(self, name: str, files: list[str], schema: pa.Schema) -> None:
         """A view over Parquet files, or an empty table where there are none yet."""
@@ -166,6 +185,20 @@ class Tables:
         again = self.rows(f"SELECT 1 FROM later_{stage} LIMIT 1")
         left_out = f"ANTI JOIN later_{stage} USING (filename, file_row_number)" if again else ""
         self._db.execute(f"CREATE VIEW m_{stage} AS SELECT * FROM all_{stage} {left_out}")
+
+
+def _gathered(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """Tables of about `size` bytes."""
+    waiting: list[pa.RecordBatch] = []
+    total = 0
+    for batch in batches:
+        waiting.append(batch)
+        total += batch.nbytes
+        if total >= size:
+            yield pa.Table.from_batches(waiting)
+            waiting, total = [], 0
+    if waiting:
+        yield pa.Table.from_batches(waiting)
 
 
 def _list(files: Any) -> str:
