@@ -14,23 +14,23 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.damaged import write_measured
-from manifests.storage import Place, Remote
+from curation.damaged import original_name, write_measured
+from curation.tables import local_files
+from manifests.storage import Place
 
 SMALL = 32 * 2**20  # bytes; larger files are left alone
 LEAST = 32  # small files in a folder that are worth merging
 LARGEST = 128 * 2**20  # bytes that are merged into one
 
 
-def compact(folders: Iterable[Place]) -> None:
-    """Merge the small files of each folder on this machine that has many; those at URIs stay as they are."""
+def compact(folders: Iterable[Place], tables: Path) -> None:
+    """Merge the small files of each folder that has many. tables: where copies of those at URIs lie, see
+    `curation.tables.local_tables`."""
     for folder in folders:
-        if isinstance(folder, Remote):
-            continue
-        files = [(path, path.stat().st_size) for path in sorted(folder.glob("*.parquet"))]
+        files = [(path, path.stat().st_size) for path in map(Path, local_files(folder, tables))]
         if sum(size < SMALL for _, size in files) >= LEAST:
             for group in _runs(files):
-                _merge(group)
+                _merge(folder, group)
 
 
 def _runs(files: list[tuple[Path, int]]) -> Iterator[list[Path]]:
@@ -47,13 +47,13 @@ def _runs(files: list[tuple[Path, int]]) -> Iterator[list[Path]]:
             total += size
 
 
-def _merge(group: list[Path]) -> None:
-    first = group[0]
-    schema = pq.read_schema(first)
+def _merge(folder: Place, group: list[Path]) -> None:
+    """Put the files of the folder together that `group` names, or copies of which it names."""
+    schema = pq.read_schema(group[0])
     content = pa.BufferOutputStream()
     with pq.ParquetWriter(content, schema, compression="zstd") as writer:
         for path in group:
             writer.write_table(pq.read_table(path, schema=schema, partitioning=None))
-    write_measured(first.parent, first.name.partition("-")[0], content.getvalue())
+    write_measured(folder, group[0].name.partition("-")[0], content.getvalue())
     for path in group:
-        path.unlink()
+        (folder / original_name(path)).unlink()

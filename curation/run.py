@@ -125,11 +125,12 @@ def run(config: Config, lock: Lock, runner: str, limit: int | None = None, retry
     save_config(output, config, engines)
     print(f"{found:,} clips listed in {len(config.sources)} source(s)", flush=True)
     folders = [stage_folder(output, name, engine["fingerprint"]) for name, engine in engines.items()]
-    set_aside(folders, local_tables(output, config))
-    compact(folders)
+    tables = local_tables(output, config)
+    set_aside(folders, tables)
+    compact(folders, tables)
     with Measurements(output, config, engines, "all" if retry_failed else "transient") as known:
         measured = measure(config, engines, known, runner)
-    compact(folders)
+    compact(folders, tables)
     with Measurements(output, config, engines, "nothing") as known:
         lock.check()
         decision = write_outputs(config, engines, known)

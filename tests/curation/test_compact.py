@@ -9,6 +9,7 @@ from curation import compact as module
 from curation.compact import compact
 from curation.outputs import write_outputs
 from curation.store import stage_folder
+from manifests.storage import Remote
 from tests.curation.made import Made, clip, config
 
 
@@ -42,10 +43,22 @@ def rows(folder: Path) -> list[dict[str, object]]:
 def test_all_rows_stay_in_their_order_and_the_outputs_the_same(tmp_path: Path) -> None:
     made, folders = many_files(tmp_path)
     before, expected = [rows(folder) for folder in folders], outputs(made)
-    compact(folders)
+    compact(folders, tmp_path)
     assert [len(list(folder.iterdir())) for folder in folders] == [1] * len(folders)
     assert [rows(folder) for folder in folders] == before
     assert outputs(made) == expected
+
+
+def test_objects_are_merged_as_files_are(tmp_path: Path, bucket: Remote) -> None:
+    _, folders = many_files(tmp_path)
+    for path in sorted(folders[0].iterdir()):
+        (bucket / "header" / "f" / path.name).upload(path)
+    compact([bucket / "header" / "f"], tmp_path / "tables")
+    compact(folders[:1], tmp_path)
+    (merged,) = folders[0].iterdir()
+    (found,) = (bucket / "header" / "f").entries()
+    assert found.name == merged.name
+    assert (bucket / "header" / "f" / found.name).read_bytes() == merged.read_bytes()
 
 
 @pytest.mark.parametrize("survived", [0, 1, 17])
@@ -66,11 +79,11 @@ def test_killed_while_it_removes_files_nothing_is_lost(
 
     monkeypatch.setattr(Path, "unlink", killed)
     with pytest.raises(KeyboardInterrupt):
-        compact(folders)
+        compact(folders, tmp_path)
     monkeypatch.undo()
     assert len(removed) == survived
     assert outputs(made) == expected
-    compact(folders)
+    compact(folders, tmp_path)
     assert outputs(made) == expected
 
 
@@ -78,9 +91,9 @@ def test_large_files_and_few_files_are_left_alone(tmp_path: Path, monkeypatch: p
     _, folders = many_files(tmp_path)
     names = sorted(folders[0].iterdir())
     monkeypatch.setattr(module, "LEAST", 41)
-    compact(folders[:1])
+    compact(folders[:1], tmp_path)
     assert sorted(folders[0].iterdir()) == names
     monkeypatch.setattr(module, "LEAST", 2)
     monkeypatch.setattr(module, "LARGEST", 10 * names[0].stat().st_size)
-    compact(folders[:1])
+    compact(folders[:1], tmp_path)
     assert 4 <= len(list(folders[0].iterdir())) <= 6

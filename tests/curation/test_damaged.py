@@ -62,7 +62,7 @@ def test_merged_files_are_found_damaged_too(tmp_path: Path, monkeypatch: pytest.
         made.measure(clip(name))
         made.recorder.flush()
     folder = stage_folder(made.output, "header", made.engines["header"]["fingerprint"])
-    compact([folder])
+    compact([folder], tmp_path)
     (file,) = folder.iterdir()
     assert is_sound(file)
     file.write_bytes(damage(file.read_bytes(), "flipped"))
