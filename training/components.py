@@ -133,7 +133,7 @@ def _published_base(config: FitConfig) -> tuple[Any, ...]:
 def _small_base(config: FitConfig, frames: int, tokenizer: Any) -> tuple[Any, ...]:
     if config.motion_adapter != SCRATCH:
         raise ValueError("motion_adapter must be scratch where base is: it fits no other UNet than its own")
-    vae = PixelVAE(config.patch, config.latents)
+    vae = PixelVAE(config.patch, config.latents, config.latent_scale)
     return vae, small_text_encoder(config, tokenizer), small_unet(config, frames)
 
 

@@ -29,6 +29,7 @@ class FitConfig(BaseModel):
     text_dim: int = Field(32, ge=8, multiple_of=8)
     patch: int = Field(2, ge=1, description="side of the pixel block that is one latent pixel")
     latents: int | None = Field(None, ge=1, description="lowest frequencies of a block that are kept; None: all")
+    latent_scale: float = Field(1.0, gt=0, description="what latents are multiplied by, as a VAE's scaling_factor")
     arcface_steps: int = Field(300, ge=1)
     # data
     size: int = Field(512, ge=8, multiple_of=8, description="side of the video in pixels")

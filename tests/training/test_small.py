@@ -9,7 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from training.components import frames_of, latents_of, posterior_of  # noqa: E402
+from training.arcface import small_arcface  # noqa: E402
+from training.components import build, frames_of, latents_of, posterior_of  # noqa: E402
 from training.config import fit_config  # noqa: E402
 from training.small import PixelVAE, small_tokenizer, small_unet  # noqa: E402
 
@@ -39,6 +40,15 @@ def test_fewer_latents_keep_brightness_before_colour_and_coarse_before_fine() ->
         assert vae.decode(vae.encode(lost)).sample.abs().max() < 1e-6
     assert vae.config.block_out_channels == [3, 3, 3]
     torch.testing.assert_close(vae.basis @ vae.basis.T, torch.eye(3))
+
+
+def test_a_scale_makes_latents_louder_and_is_taken_off_again() -> None:
+    config = fit_config("embedded", ["patch=4", "latents=12", "latent_scale=0.5"])
+    vae = build(config, small_arcface(), 2, small_tokenizer(["left"])).vae
+    clip = torch.rand(2, 3, 16, 16) * 2 - 1
+    latents = latents_of(vae, posterior_of(vae, clip)[None], torch.randn(1, 12, 2, 4, 4))[0].transpose(0, 1)
+    torch.testing.assert_close(latents, vae.encode(clip) / 2)
+    torch.testing.assert_close(frames_of(vae, latents), vae.decode(vae.encode(clip)).sample)
 
 
 def test_the_tokenizer_knows_words_and_pads() -> None:
