@@ -41,8 +41,11 @@ class Cache:
 
 
 def read(path: Path) -> np.ndarray | None:
-    """The array kept at `path`, None where there is none."""
-    return np.load(path) if path.exists() else None
+    """The array kept at `path`, None where there is none, or one that was cut short: it is made anew."""
+    try:
+        return np.load(path)
+    except (FileNotFoundError, EOFError, ValueError):
+        return None
 
 
 def keep(path: Path, array: np.ndarray) -> None:

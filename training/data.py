@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -196,7 +198,7 @@ class ClipDataset(Dataset[Sample]):
         try:
             with np.load(io.BytesIO((self.manifest.folder / row["flow_path"]).read_bytes())) as stored:
                 magnitude = stored["magnitude"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise ClipError(f"flow {row['flow_path']} cannot be read: {error}") from error
         if magnitude.shape != shape:
             raise ClipError(f"flow {row['flow_path']} has shape {magnitude.shape}, expected {shape}")

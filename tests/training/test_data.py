@@ -106,9 +106,16 @@ def test_an_unreadable_clip_is_replaced_named_and_counted(manifest: Manifest) ->
     assert collate([sample, dataset[Draw(1, 6)]]).skipped == sample.skipped
 
 
-def test_damaged_flow_is_the_clips_failure(manifest: Manifest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["other", "empty", "cut", "changed", "packed"])
+def test_damaged_flow_is_the_clips_failure(manifest: Manifest, tmp_path: Path, damage: str) -> None:
     row = dict(manifest.rows[0]) | {"flow_path": "flow.npz"}
-    (tmp_path / "flow.npz").write_bytes(b"no archive")
+    content = (manifest.folder / manifest.rows[0]["flow_path"]).read_bytes()
+    if damage == "packed":
+        np.savez_compressed(tmp_path / "flow.npz", magnitude=np.arange(192, dtype=np.uint8).reshape(3, 8, 8))
+        content = (tmp_path / "flow.npz").read_bytes()
+    middle = bytes(255 - byte for byte in content[60:160])
+    damaged = {"other": b"no archive", "empty": b"", "cut": content[: len(content) // 2]}
+    (tmp_path / "flow.npz").write_bytes(damaged.get(damage, content[:60] + middle + content[160:]))
     with pytest.raises(ClipError, match=r"flow flow\.npz cannot be read"):
         ClipDataset(dataclasses.replace(manifest, folder=tmp_path), config()).load(row, rng())
 
@@ -145,6 +152,9 @@ def test_the_cache_gives_the_same_frames_without_the_files(manifest: Manifest, t
     dataset = ClipDataset(moved, config("size=32"), cache=Cache(tmp_path / "cache"))
     frames = dataset.frames(moved.rows[0])
     assert frames.shape == (7, 32, 32, 3)
+    [kept] = (tmp_path / "cache").rglob("*.npy")
+    kept.write_bytes(kept.read_bytes()[:200])
+    assert np.array_equal(dataset.frames(moved.rows[0]), frames)  # a file that was cut short is made anew
     shutil.rmtree(source)
     assert np.array_equal(dataset.frames(moved.rows[0]), frames)
 
