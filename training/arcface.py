@@ -81,10 +81,13 @@ def load_onnx(path: Path) -> ArcFace:
     Raises ValueError when the file is no such model.
     """
     import onnx
+    from google.protobuf.message import DecodeError
     from onnx2torch import convert
 
-    model = onnx.load(str(path))
-    network = convert(model)
+    try:
+        network = convert(onnx.load(str(path)))
+    except (DecodeError, NotImplementedError) as error:
+        raise ValueError(f"{path}: is no ONNX model that can be used: {error}") from error
     try:
         with torch.no_grad():
             out = network.eval()(torch.zeros(1, 3, SIZE, SIZE))
