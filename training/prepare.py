@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from tqdm import tqdm
 
 from manifests.shards import whole
 from training.arcface import ArcFace, small_arcface, train_small
@@ -64,7 +66,9 @@ def trained_arcface(manifest: Manifest, path: Path, config: FitConfig, cache: Ca
             batch = collate(samples)
             yield batch.reference, batch.reference_warp, torch.tensor([labels[i] for i in batch.clip_id])
 
-    arcface = train_small(batches(), len(numbers), config.arcface_steps, config.seed)
+    tqdm.write(f"no ArcFace is loaded (arcface=train): a small one learns {len(numbers)} identities", file=sys.stderr)
+    with tqdm(batches(), total=config.arcface_steps, desc="arcface") as bar:
+        arcface = train_small(iter(bar), len(numbers), config.arcface_steps, config.seed)
     with whole(path) as temporary:
         write_tensors(temporary, arcface.network.state_dict())
     return arcface

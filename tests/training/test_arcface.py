@@ -73,6 +73,34 @@ def test_it_stays_frozen_in_eval_mode_and_passes_gradients_to_the_image() -> Non
     assert image.grad.abs().sum() > 0
 
 
+def test_it_computes_in_float32_under_autocast_too() -> None:
+    arcface = small_arcface()
+    image = torch.rand(2, 3, 40, 40)
+    expected = arcface(image, IDENTITY.expand(2, -1, -1) * 2.8)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = arcface(image, IDENTITY.expand(2, -1, -1) * 2.8)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
+def test_a_fit_without_arcface_trains_a_small_one_once_and_says_so(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("diffusers")
+    from training.config import fit_config
+    from training.data import Manifest
+    from training.prepare import trained_arcface
+
+    manifest = Manifest.read(run_folder, "train")
+    config = fit_config("embedded", ["size=16", "arcface_steps=1"])
+    first = trained_arcface(manifest, tmp_path / "arcface.safetensors", config, None)
+    assert "no ArcFace is loaded (arcface=train): a small one learns 9 identities\n" in capsys.readouterr().err
+    again = trained_arcface(manifest, tmp_path / "arcface.safetensors", config, None)
+    assert capsys.readouterr().err == ""
+    for name, tensor in first.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[name], tensor), name
+
+
 def write_onnx(path: Path, pooled: bool = True) -> np.ndarray:
     """A model in the layout of insightface's: (n, 3, 112, 112) -> (n, 5). Returns its matrix (3, 5)."""
     import onnx
@@ -113,4 +141,10 @@ def test_an_onnx_file_becomes_a_differentiable_phi(tmp_path: Path) -> None:
 def test_an_onnx_file_that_gives_no_embedding_is_refused(tmp_path: Path) -> None:
     write_onnx(tmp_path / "other.onnx", pooled=False)
     with pytest.raises(ValueError, match=r"other.onnx: gives an output of shape \(1, 3, 1, 1\), not an embedding"):
+        load_onnx(tmp_path / "other.onnx")
+
+
+def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.onnx").write_bytes(b"no model at all")
+    with pytest.raises(ValueError, match=r"other\.onnx: is no ONNX model that can be used: "):
         load_onnx(tmp_path / "other.onnx")
