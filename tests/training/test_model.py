@@ -103,24 +103,43 @@ def test_alpha_and_lambda_switch_the_branches() -> None:
     assert torch.equal(out(lambda_=0.0), off)
 
 
-def test_eq_8_is_action_attention_plus_alpha_times_motion_attention() -> None:
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """softmax(q k / sqrt(d)) v in two heads."""
+    q, k, v = (t.unflatten(-1, (2, -1)).transpose(1, 2) for t in (q, k, v))
+    return (torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1) @ v).transpose(1, 2).flatten(2)
+
+
+@torch.no_grad()
+def test_eq_2_e_arc_asks_and_e_clip_plus_e_arc_answer() -> None:
+    module = IdentityProjection(SPEC, 24, heads=2)
+    arc, clip = torch.randn(2, 12), torch.randn(2, 5, 10)
+    got = module(pack_identity(arc, clip).squeeze(1))
+    e = module.clip_in(clip) + module.arc_in(arc)[:, None]
+    q = module.attention.to_q(module.queries(arc).view(2, 3, 24))
+    answer = attend(q, module.attention.to_k(e), module.attention.to_v(e))
+    want = module.norm(module.proj(module.attention.to_out[0](answer)))
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(got.mean(-1), torch.zeros(2, 3), rtol=0, atol=1e-5)  # LayerNorm comes last
+    assert not torch.equal(got[:, 0], got[:, 1])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("equation", "tokens"), [(3, 3), (8, 4)])
+def test_eq_3_and_8_are_text_attention_plus_scaled_attention_to_the_new_tokens(equation: int, tokens: int) -> None:
     unet = tiny_unet()
     install(unet, SPEC)
-    block = next(iter(spatial_transformers(unet))).transformer_blocks[1].block
-    attention, processor = block.attn2, block.attn2.processor
-    torch.nn.init.normal_(attention.to_out[0].weight)
-    x, action, motion = torch.randn(2, 64, 16), torch.randn(2, 7, 24), torch.randn(2, 1, 4, 24)
-    processor.scale = [0.7]
-    got = attention(x, encoder_hidden_states=(action, [motion]))
-
-    def attend(k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        q, k, v = (t.unflatten(-1, (2, -1)).transpose(1, 2) for t in (attention.to_q(x), k, v))
-        return (torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1) @ v).transpose(1, 2).flatten(2)
-
-    m = motion.squeeze(1)
-    want = attend(attention.to_k(action), attention.to_v(action))
-    want = want + 0.7 * attend(processor.to_k_ip[0](m), processor.to_v_ip[0](m))
-    torch.testing.assert_close(got, attention.to_out[0](want), rtol=1e-4, atol=1e-5)
+    base, motion = next(iter(spatial_transformers(unet))).transformer_blocks
+    attention = base.attn2 if equation == 3 else motion.block.attn2
+    processor = attention.processor
+    for module in (attention.to_out[0], processor.to_k_ip[0], processor.to_v_ip[0]):
+        torch.nn.init.normal_(module.weight)
+    x, text, new = torch.randn(2, 64, 16), torch.randn(2, 7, 24), torch.randn(2, tokens, 24)
+    processor.scale = [0.7]  # lambda of Eq. 3, alpha of Eq. 8
+    got = attention(x, encoder_hidden_states=(text, [new[:, None]]))
+    q = attention.to_q(x)
+    want = attend(q, attention.to_k(text), attention.to_v(text))
+    want = want + 0.7 * attend(q, processor.to_k_ip[0](new), processor.to_v_ip[0](new))
+    torch.testing.assert_close(got, attention.to_out[0](want), rtol=1e-4, atol=1e-4)
 
 
 def test_new_keys_and_values_start_as_the_text_ones_and_only_spatial_sites_have_them() -> None:
