@@ -96,6 +96,8 @@ def save(
     """
     import torch
 
+    for left in folder.glob(".step-*.tmp"):  # by a run that was killed here
+        shutil.rmtree(left)
     place = folder / f"step-{step:08d}"
     temporary = folder / f".{place.name}.{uuid.uuid4().hex}.tmp"
     temporary.mkdir(parents=True)

@@ -28,6 +28,15 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
     assert written.extra() == {}
 
 
+def test_what_a_killed_run_left_half_written_goes(tmp_path: Path) -> None:
+    left = tmp_path / ".step-00000001.0123.tmp"
+    left.mkdir()
+    (left / "weights.safetensors").write_bytes(bytes(100))
+    assert checkpoints.newest(tmp_path) == (None, [])
+    written = write(tmp_path, 1)
+    assert list(tmp_path.iterdir()) == [written.folder]
+
+
 def test_the_oldest_go(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4):
         write(tmp_path, step, keep=2)
