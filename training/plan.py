@@ -68,7 +68,7 @@ def memory(config: FitConfig, counts: dict[str, int], frames: int) -> list[str]:
     if config.identity_loss and config.base != SCRATCH:
         decoding = DECODED_FRAME * (config.size / 512) ** 2
         lines.append(f"memory of L_id: {decoding:.1f} GiB (one decoded frame at a time)")
-    return [*lines, f"memory of a device: about {weights + kept + decoding:.0f} GiB"]
+    return [*lines, f"memory of a device: about {weights + kept + decoding:.1f} GiB"]
 
 
 def _unet(config: FitConfig, frames: int) -> nn.Module:

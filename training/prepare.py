@@ -64,11 +64,12 @@ def trained_arcface(manifest: Manifest, path: Path, config: FitConfig, cache: Ca
         for draws in BalancedBatches(np.ones(len(who)), batch=16, seed=config.seed):
             samples = [dataset[draw] for draw in draws]
             batch = collate(samples)
+            bar.update()
             yield batch.reference, batch.reference_warp, torch.tensor([labels[i] for i in batch.clip_id])
 
     tqdm.write(f"no ArcFace is loaded (arcface=train): a small one learns {len(numbers)} identities", file=sys.stderr)
-    with tqdm(batches(), total=config.arcface_steps, desc="arcface") as bar:
-        arcface = train_small(iter(bar), len(numbers), config.arcface_steps, config.seed)
+    with tqdm(total=config.arcface_steps, desc="arcface") as bar:
+        arcface = train_small(batches(), len(numbers), config.arcface_steps, config.seed)
     with whole(path) as temporary:
         write_tensors(temporary, arcface.network.state_dict())
     return arcface
