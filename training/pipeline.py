@@ -95,8 +95,13 @@ class MotionCharacterPipeline(AnimateDiffPipeline):
 def load_framework(path: str | Path, device: str = "cpu", ema: bool = True) -> tuple[Framework, Checkpoint]:
     """The framework of a checkpoint folder, or of a run's newest good checkpoint.
 
-    Raises ValueError when there is none, a file is damaged or of another version, or base weights are missing.
+    Raises ValueError when there is none, a file is damaged or of another version, or base weights or the device are
+    missing.
     """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
+        raise ValueError(f"device {device}: {str(error).splitlines()[0]}") from error
     path = Path(path)
     checkpoint = Checkpoint(path)
     if (path / "checkpoints").is_dir():

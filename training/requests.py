@@ -48,8 +48,12 @@ def request(where: str, **values: object) -> Request:
 
 def read_batch(path: Path) -> list[Request]:
     """A JSONL file, an object of Request's fields a line; images relative to the file. Raises ValueError by line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from error
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         where = f"{path}:{number}"
         if not line.strip():
             continue

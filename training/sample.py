@@ -33,12 +33,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--alpha", type=float, help="scale of the intensity branch (Eq. 8)")
     p.add_argument("--batch", type=Path, help="JSONL file instead of --image: an object of these settings a video")
     p.add_argument("--detector", choices=("dlib", "insightface"), help="face detector; without it, by the preset")
-    p.add_argument("--device", default="cpu")
+    p.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 2 wrong use, which an image without exactly one face is."""
+    """Exit code: 0 done, 1 a video could not be written, 2 wrong use, which an image without exactly one face is."""
     args = parser().parse_args(argv)
     try:
         wanted = requests(args)
@@ -56,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ValueError as error:
             _refuse(error)
             failed = True
+        except OSError as error:
+            _refuse(error)
+            return 1
     return 2 if failed else 0
 
 

@@ -28,6 +28,7 @@ from training.checkpoint import digest
 from training.components import SCRATCH
 from training.data import as_tensor, face_warp, resized
 from training.faces import cut_out
+from training.metrics.control import PRESET
 from training.model import set_scales
 from training.pipeline import MotionCharacterPipeline, load_framework
 from training.requests import Request
@@ -67,6 +68,7 @@ class Sampler:
             "image_sha256": digest(request.image),
             "used": used,
             "measured_intensity": motion_intensity(magnitude(video_flow(frames, self.spec.size))),
+            "measured_with": f"DIS, preset {PRESET}, at {self.spec.size} px",
             "fps": float(fps),
             "checkpoint": str(self.checkpoint.folder.resolve()),
             "checkpoint_sha256": self.checkpoint.digest(),
@@ -196,11 +198,14 @@ def as_frames(video: Tensor) -> np.ndarray:
 
 
 def video_flow(frames: np.ndarray, size: int) -> np.ndarray:
-    """The pipeline's own DIS flow, float32 (N-1, size, size, 2), on uint8 RGB frames (N, S, S, 3) at grid size."""
+    """Flow as curation computes it by default, float32 (N-1, size, size, 2), on uint8 RGB frames (N, S, S, 3).
+
+    size: side of the frame grid, to which they are scaled.
+    """
     import cv2
 
     grid = np.stack([cv2.resize(f, (size, size), interpolation=cv2.INTER_CUBIC) for f in frames])
-    return dis_flow(grid, PRESETS["medium"])
+    return dis_flow(grid, PRESETS[PRESET])
 
 
 @torch.no_grad()

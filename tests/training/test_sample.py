@@ -16,6 +16,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from tests.training.conftest import COLOURS, draw_face  # noqa: E402
+from training.metrics.base import Video  # noqa: E402
+from training.metrics.control import Control  # noqa: E402
 from training.requests import read_batch, request  # noqa: E402
 from training.sample import main  # noqa: E402
 
@@ -54,7 +56,10 @@ def test_a_call_writes_video_gif_strip_and_record(
     how = {"action": "moves left", "detector": "dlib", "captioner": None}
     assert about["used"] == {**how, "guidance": 2.0, "steps": 2, "lambda": 1.0, "alpha": 1.0}
     assert about["image_sha256"] == hashlib.sha256(portrait.read_bytes()).hexdigest()
-    assert about["measured_intensity"] >= 0
+    strip = np.asarray(Image.open(records[1].with_suffix(".png")))
+    shown = Video(np.stack(np.split(strip, 4, axis=1)), 4.0, strip, "", 20.0, grid_size=64)
+    assert about["measured_intensity"] == Control().measure(shown).value  # the M that `training.evaluate` finds
+    assert about["measured_with"] == "DIS, preset portrait, at 64 px"
     assert about["trained"]["step"] == 6
     with av.open(str(records[1].with_suffix(".mp4"))) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -85,6 +90,10 @@ def test_a_call_writes_video_gif_strip_and_record(
     # Another checkpoint's video does not pass for it.
     assert call(trained / "checkpoints" / "step-00000004", tmp_path, *more, "--intensity", "20") == 0
     assert len(list(tmp_path.glob("*-M20-*.mp4"))) == 2
+    # Where nothing can be written, one line says so.
+    capsys.readouterr()
+    assert call(trained, portrait, *more) == 1
+    assert capsys.readouterr().err.startswith("training.sample: [Errno ")
 
 
 def test_an_action_that_is_missing_is_taken_from_the_prompt_or_empty_and_it_is_said(
@@ -183,6 +192,8 @@ def test_a_batch_file_is_checked_line_by_line(tmp_path: Path) -> None:
     path.write_text('{"image": "a.png", "motion": 5}')
     with pytest.raises(ValueError, match=r"batch.jsonl:1: motion: Extra inputs are not permitted"):
         read_batch(path)
+    with pytest.raises(ValueError, match=r"gone.jsonl: cannot be read: .*No such file or directory"):
+        read_batch(tmp_path / "gone.jsonl")
     path.write_text("[1]")
     with pytest.raises(ValueError, match=r"batch.jsonl:1: expected an object with an image"):
         read_batch(path)
@@ -236,6 +247,13 @@ def test_guidance_keeps_m_in_both_branches_and_drops_the_rest_in_the_first(train
     assert not torch.equal(action[0], action[1])
     assert m.tolist() == [[12.0], [12.0]]
     assert [len(c) for c in pipeline.conditions(*inputs, "moves left", 12.0, 1.0)] == [1, 1, 1]
+
+
+def test_a_device_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--image", "a.png", "--device", "cuda:99"]
+    assert main(["--checkpoint", str(tmp_path), "--out", str(tmp_path), *more]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("training.sample: device cuda:99: ")
 
 
 def test_loading_what_is_no_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
