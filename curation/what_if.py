@@ -7,12 +7,13 @@ python -m curation.decide OUT --sweep thresholds.min_quality=0.1:0.9:0.1
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from curation.config import Config
 from curation.errors import ConfigError
@@ -27,14 +28,6 @@ WIDTH = 40  # of bars in the terminal, characters
 
 
 @dataclass(frozen=True)
-class Verdicts:
-    """Every clip's verdict under one configuration, and the counts. verdicts: by clip_id, (name for people, file)."""
-
-    decision: Decision
-    verdicts: dict[str, tuple[str, str]]
-
-
-@dataclass(frozen=True)
 class Sweep:
     """A threshold and the values to try."""
 
@@ -43,46 +36,50 @@ class Sweep:
 
 
 @contextmanager
-def _measurements(config: Config) -> Iterator[Measurements]:
+def _decided(config: Config) -> Iterator[tuple[Measurements, Decision]]:
+    """Counts of a configuration, and the measurements with a view `judged`: clip_id, file, verdict in words."""
     output = place(config.output)
     engines = json.loads((output / ENGINES).read_text(encoding="utf-8"))
     with Measurements(output, config, engines, "nothing") as measurements:
-        yield measurements
-
-
-def judge(config: Config) -> Verdicts:
-    """All verdicts under a configuration."""
-    with _measurements(config) as measurements:
         decision = decide(config, measurements)
-        names = [
+        words = [
             f"rejected: {outcome.rule.reason}" if outcome.rule else outcome.status for outcome in measurements.outcomes
         ]
-        rows = measurements.rows("SELECT clip_id, code, source || '/' || path FROM decided")
-        return Verdicts(decision, {clip_id: (names[code], path) for clip_id, code, path in rows})
+        measurements.add("words", pa.table({"code": range(len(words)), "verdict": words}))
+        measurements.rows(
+            "CREATE VIEW judged AS SELECT clip_id, source || '/' || path AS file, verdict "
+            "FROM decided JOIN words USING (code)"
+        )
+        yield measurements, decision
 
 
 def print_what_if(before: Config, after: Config) -> None:
     """Which clips would change side, and what becomes of the counts and of the histogram of M."""
-    old, new = judge(before), judge(after)
-    moves: Counter[tuple[str, str]] = Counter()
-    moved: list[tuple[str, str, str]] = []
-    for clip_id, (was, path) in old.verdicts.items():
-        becomes = new.verdicts[clip_id][0]
-        if was != becomes:
-            moves[was, becomes] += 1
-            moved.append((path, was, becomes))
+    with _decided(before) as (measurements, old):
+        judged = pa.Table.from_batches(
+            measurements.batches("SELECT clip_id, verdict AS was FROM judged", 100_000),
+            pa.schema([("clip_id", pa.string()), ("was", pa.string())]),
+        )
+    with _decided(after) as (measurements, new):
+        measurements.add("earlier", judged)
+        measurements.make(
+            "moved", "SELECT file, was, verdict FROM judged JOIN earlier USING (clip_id) WHERE was <> verdict"
+        )
+        moves = measurements.rows("SELECT was, verdict, count(*) FROM moved GROUP BY ALL ORDER BY ALL")
+        moved = measurements.rows(f"SELECT * FROM moved ORDER BY ALL LIMIT {LISTED}")
+    count = sum(clips for _, _, clips in moves)
     print(f"{'':<12}{'as run':>10}{'what if':>10}")
     for name in ("kept", "rejected", "failed", "to_measure"):
-        print(f"{name:<12}{old.decision.status.get(name, 0):>10,}{new.decision.status.get(name, 0):>10,}")
-    print(f"\n{sum(moves.values()):,} of {new.decision.clips:,} clips would change:")
-    for (was, becomes), count in sorted(moves.items()):
-        print(f"  {count:>9,}  {was} -> {becomes}")
-    for path, was, becomes in sorted(moved)[:LISTED]:
-        print(f"  {path!r}: {was} -> {becomes}")
-    if len(moved) > LISTED:
-        print(f"  ... and {len(moved) - LISTED:,} more")
-    _print_histograms(before, old.decision.histogram, after, new.decision.histogram)
-    if new.decision.status.get("to_measure"):
+        print(f"{name:<12}{old.status.get(name, 0):>10,}{new.status.get(name, 0):>10,}")
+    print(f"\n{count:,} of {new.clips:,} clips would change:")
+    for was, becomes, clips in moves:
+        print(f"  {clips:>9,}  {was} -> {becomes}")
+    for file, was, becomes in moved:
+        print(f"  {file!r}: {was} -> {becomes}")
+    if count > LISTED:
+        print(f"  ... and {count - LISTED:,} more")
+    _print_histograms(before, old.histogram, after, new.histogram)
+    if new.status.get("to_measure"):
         print(
             "\nto_measure: let through, but later stages were never measured; curation.run with the same --set does it"
         )
@@ -125,8 +122,8 @@ def print_sweep(sweep: Sweep, configs: list[Config], plot: Path | None) -> None:
     counts: list[dict[str, Any]] = []
     print(f"{sweep.key:>28}{'kept':>10}{'to_measure':>12}{'rejected':>10}{'failed':>9}")
     for value, config in zip(sweep.values, configs, strict=True):
-        with _measurements(config) as measurements:
-            decision = decide(config, measurements)
+        with _decided(config) as (_, decision):
+            pass
         status = {name: decision.status.get(name, 0) for name in ("kept", "to_measure", "rejected", "failed")}
         counts.append(status)
         bar = "#" * round(WIDTH * status["kept"] / max(decision.clips, 1))
