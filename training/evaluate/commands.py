@@ -171,7 +171,9 @@ def run_baseline(args: argparse.Namespace) -> int:
         print(f"{path}: run ID-Animator on each line's image with its `said`, and save the video as its `video`")
         return 0
     names = {field: getattr(args, field) for field in Settings.__dataclass_fields__}
-    return make_videos(wanted, Settings(**names), args.out)
+    code = make_videos(wanted, Settings(**names), args.out)
+    print(f"{len(list(args.out.glob('*.mp4')))} of {len(wanted)} videos in {args.out}")
+    return code
 
 
 def run_study(args: argparse.Namespace) -> int:

@@ -88,11 +88,12 @@ def plot_control(summary: dict[str, Any], path: Path) -> None:
     axes.set_xlabel("M asked for")
     axes.set_ylabel("M measured (px of the grid per 1/4 s)")
     axes.set_xlim(-0.5, 20.5)
+    axes.set_xticks(range(0, 21, 5))
     axes.set_ylim(bottom=0)
     rho = found["spearman"]
     said = "not defined" if rho is None else f"{rho:.2f}"
     title = f"Spearman {said}, mean absolute error {found['mean_absolute_error']:.1f}, {found['videos']} videos"
     axes.set_title(f"{summary['method']}\n{title}", fontsize=10)
-    axes.legend(loc="upper left", frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)  # over no point
     with whole(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

@@ -49,7 +49,10 @@ class FaceSimilarity:
 
     def face(self, frame: np.ndarray) -> np.ndarray | None:
         """uint8 RGB (SIDE, SIDE, 3) of the largest face on a frame (h, w, 3), None without one."""
+        height, width = frame.shape[:2]
         boxes = self.detector.detect(frame)
+        edges = boxes[:, :4].clip(0, (width, height, width, height)).astype(int)
+        boxes = boxes[(edges[:, 2:] > edges[:, :2]).all(axis=1)]  # corrections may turn a box over
         if not len(boxes):
             return None
         box = boxes[np.argmax((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])), :4]

@@ -202,6 +202,20 @@ def test_the_face_is_cut_at_whole_pixels_inside_the_picture() -> None:
     assert cut(frame, np.array([10.0, 10, 500, 500])).shape[0] == face_similarity.SIDE
 
 
+def test_a_box_that_holds_no_pixel_is_no_face() -> None:
+    class Detector:
+        boxes = np.array([[60, 60, 2, 2, 0.9], [70, 5, 90, 60, 0.9], [5, 5, 25, 25, 0.9]], np.float32)
+
+        def detect(self, frame: np.ndarray) -> np.ndarray:
+            return self.boxes
+
+    metric, frame = face_similarity.FaceSimilarity(), noise(8, 64, 64, 3)
+    metric.detector = Detector()
+    assert np.array_equal(metric.face(frame), cut(frame, np.array([5, 5, 25, 25])))
+    Detector.boxes = Detector.boxes[:2]
+    assert metric.face(frame) is None
+
+
 def test_faces_are_those_of_facenet_pytorch(at_weights: Path) -> None:
     """Against the library itself, its MTCNN weights and a picture with real faces."""
     library = pytest.importorskip("facenet_pytorch", reason="installed by `make`, without its dependencies")
