@@ -88,8 +88,8 @@ def run_profile(
         "sources": [{"name": "bench", "kind": "folder", "root": "clips"}],
         "stages": stages,
         "frames": frames,
-        # Models of full size are read from disk by each actor, and on a CPU a clip may take them half an hour.
-        "execution": {"start_timeout_s": 1800, "clip_deadline_s": 3600, "workers": workers},
+        # On a CPU models of full size may take half an hour for a clip.
+        "execution": {"clip_deadline_s": 3600, "workers": workers},
         "thresholds": {"min_side": 1, "min_quality": 0, "max_text_area": 1, "min_face_similarity": 0},
     }
     (folder / "sources.yaml").write_text(json.dumps(raw))

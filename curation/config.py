@@ -179,7 +179,7 @@ class Execution(Strict):
     clip_deadline_s: float = Field(600.0, gt=0)
     max_failed_fraction: float = Field(0.05, ge=0, le=1)
     max_in_flight_gib: float = Field(2.0, gt=0)
-    start_timeout_s: float = Field(120.0, gt=0)
+    start_timeout_s: float = Field(120.0, gt=0)  # for a pool's first worker to find its place
 
 
 class Storage(Strict):

@@ -33,11 +33,13 @@ class Call:
 
 @dataclass
 class Actor:
-    """calls: by the reference that is waited for. since: when the last one ended, or the first began. node: known once
-    it is ready. leaving: it gets no more calls, and ends when it has none."""
+    """calls: by the reference that is waited for. since: when it found its place, the last call ended, or the first
+    began. placed: its process runs. node: known once it is ready. leaving: it gets no more calls, and ends when it has
+    none."""
 
     handle: Any
     group: int
+    placed: bool = False
     node: str | None = None
     leaving: bool = False
     calls: dict[Any, Call] = field(default_factory=dict)

@@ -31,16 +31,18 @@ from stages.frames import Frames
 MAX_DEATHS = 2
 MAX_TRIES = 10  # that nodes may cost a clip: one that takes whole nodes down must end too
 REPLAN_S = 10.0
+SET_UP_S = 3600.0  # to load an actor's models: tens of GB, fetched first where they are missing
 
 
 class _StageActor:
     """A worker in an actor of its own."""
 
-    def __init__(self, config: Config, engines: Mapping[str, Mapping[str, Any]], group: Group) -> None:
-        self._worker = Worker(config, engines, group.stages, "cuda:0" if group.gpus else "cpu")
+    def placed(self) -> None:
+        """It runs."""
 
-    def ready(self) -> str:
-        """The node that it runs on."""
+    def set_up(self, config: Config, engines: Mapping[str, Mapping[str, Any]], group: Group) -> str:
+        """Make the worker, which loads its models; returns the node that it runs on."""
+        self._worker = Worker(config, engines, group.stages, "cuda:0" if group.gpus else "cpu")
         return ray.get_runtime_context().get_node_id()
 
     def measure(self, hand_on: bool, tasks: list[Task], *frames: Frames | None) -> Any:
@@ -72,7 +74,7 @@ class RayRunner:
         self._waiting: list[deque[Job]] = [deque() for _ in self._groups]
         self._failed_starts = 0
         self._any_lost = False
-        self._last_ready: list[float] = []
+        self._last_placed: list[float] = []
         spec = config.frames
         # A picture of 16:9 at this shorter side, twice for what is on its way; taller ones are rarer.
         frame_bytes = spec.count * spec.size * int(spec.size * 16 / 9) * 3
@@ -83,7 +85,7 @@ class RayRunner:
         incoming = iter(tasks)
         exhausted = False
         replanned = time.monotonic()
-        self._last_ready = [replanned] * len(self._groups)
+        self._last_placed = [replanned] * len(self._groups)
         remove_tree(trace_folder(place(self._config.output)))
         # One of each first, those with the largest share of a GPU before the others, so that all find room.
         for index in sorted(range(len(self._groups)), key=lambda i: -self._groups[i].gpus):
@@ -134,10 +136,10 @@ class RayRunner:
             self._metrics.in_flight(group, at + len(self._waiting[index]))
 
     def _start_actor(self, group: int) -> None:
-        handle: Any = self._classes[group].remote(self._config, self._engines, self._groups[group])
+        handle: Any = self._classes[group].remote()
         actor = Actor(handle, group)
         self._actors.append(actor)
-        self._owners[handle.ready.remote()] = actor
+        self._owners[handle.placed.remote()] = actor
 
     def _submit(self) -> None:
         """Give waiting jobs to the actors, the last pools first, so that frames leave the store soon."""
@@ -184,13 +186,21 @@ class RayRunner:
             except ObjectLostError:  # frames went with the node that held them: decode them again
                 del self._owners[ref]
                 yield from self._again(actor.calls.pop(ref).jobs, "the node that held its frames was lost")
-            except RayError as error:  # the worker's device was lost
+            except RayError as error:
+                if not actor.ready:
+                    raise Stopped(f"a worker cannot start: {last_line(error)}") from None
+                # its device was lost
                 yield from self._lost(actor, last_line(error))
             else:
                 del self._owners[ref]
+                actor.since = time.monotonic()
+                if not actor.placed:
+                    actor.placed = True
+                    plan = self._groups[actor.group]
+                    self._owners[actor.handle.set_up.remote(self._config, self._engines, plan)] = actor
+                    continue
                 self._failed_starts = 0
                 if actor.ready:
-                    actor.since = time.monotonic()
                     yield from self._advance(actor, actor.calls.pop(ref), result)
                 else:
                     actor.node = result
@@ -210,8 +220,11 @@ class RayRunner:
         """Stop workers that take longer than their clips may."""
         for actor in list(self._actors):
             allowed = self._config.execution.clip_deadline_s * len(actor.jobs())
-            if actor.calls and time.monotonic() - actor.since > allowed:
+            passed = time.monotonic() - actor.since
+            if actor.calls and passed > allowed:
                 yield from self._lost(actor, f"did not finish within {allowed:g} s")
+            elif actor.placed and not actor.ready and passed > SET_UP_S:
+                yield from self._lost(actor, f"its engines were not set up within {SET_UP_S:g} s")
 
     def _remove(self, actor: Actor) -> None:
         self._actors.remove(actor)
@@ -277,11 +290,11 @@ class RayRunner:
     def _refuse_to_hang(self) -> None:
         """Stop when a pool has had no worker for too long: other work holds the cluster, or no node is large enough."""
         now = time.monotonic()
-        ready = {actor.group for actor in self._actors if actor.ready}
+        placed = {actor.group for actor in self._actors if actor.placed}
         for index, group in enumerate(self._groups):
-            if index in ready:
-                self._last_ready[index] = now
-            waited = now - self._last_ready[index]
+            if index in placed:
+                self._last_placed[index] = now
+            waited = now - self._last_placed[index]
             if waited > self._config.execution.start_timeout_s:
                 free, (cpus, gpus, *_) = ray.available_resources(), cluster_size()
                 raise Stopped(

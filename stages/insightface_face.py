@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from importlib.metadata import distributions
@@ -15,6 +16,8 @@ from stages import base, weights
 from stages.base import ClipError, Measured, Sample
 from stages.detection import Detection, face_columns
 from stages.frames import FrameSpec
+
+log = logging.getLogger(__name__)
 
 
 class InsightFaceParams(base.Params):
@@ -105,4 +108,7 @@ def _load(path: Path, device: str) -> Any:
     options = onnxruntime.SessionOptions()
     # onnxruntime takes every core unless told; Ray tells its workers their share by this variable
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0))
-    return get_model(str(path), providers=providers, sess_options=options)
+    model = get_model(str(path), providers=providers, sess_options=options)
+    if device.startswith("cuda") and "CUDAExecutionProvider" not in model.session.get_providers():
+        log.warning("faces run on the CPU: onnxruntime finds no CUDA; onnxruntime-gpu in its place does")
+    return model

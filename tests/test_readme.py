@@ -41,6 +41,19 @@ def test_the_example_with_all_keys_has_all_keys_at_their_defaults() -> None:
     assert config == validate({**raw, "thresholds": {}, "stages": {}}, "x", ROOT / "examples", check_roots=False)
 
 
+def test_every_engines_parameters_stand_in_their_page_with_their_defaults() -> None:
+    page = (ROOT / "docs" / "engines.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| (\w+) \| `(\w+)` \| (.*?) ?\| .* \|$", page, re.MULTILINE)
+    params = {
+        (stage.name, name, field): "" if info.is_required() else yaml.safe_dump(info.default).split("\n")[0]
+        for stage in STAGES
+        for name, engine in stage.engines.items()
+        for field, info in getattr(engine, "Params").model_fields.items()  # noqa: B009
+    }
+    assert {tuple(row[:3]): row[3] for row in rows} == params
+    assert len(rows) == len(params)
+
+
 @pytest.mark.parametrize("name", ["quickstart.yaml", "all-keys.yaml", "paper-sources.yaml"])
 def test_examples_are_valid(name: str) -> None:
     path = ROOT / "examples" / name

@@ -34,10 +34,10 @@ class Paper:
     folder: Path
     raw: dict[str, Any]
 
-    def run(self, **caption: Any) -> dict[str, int]:
-        raw = self.raw | {"stages": self.raw["stages"] | {"caption": self.raw["stages"]["caption"] | caption}}
+    def run(self, *options: str, caption: dict[str, Any] | None = None) -> dict[str, int]:
+        raw = self.raw | {"stages": self.raw["stages"] | ({"caption": caption} if caption else {})}
         (self.folder / "sources.yaml").write_text(yaml.safe_dump(raw))
-        assert main([str(self.folder / "sources.yaml")]) == 0
+        assert main([str(self.folder / "sources.yaml"), *options]) == 0
         stages = json.loads((self.folder / "out" / "summary.json").read_text())["stages"]
         return {name: entry["measured"] for name, entry in stages.items() if entry["measured"]}
 
@@ -120,9 +120,12 @@ def paper(shared: Path, captioner: str, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_every_column_is_filled_and_a_changed_caption_engine_measures_captions_alone(paper: Paper) -> None:
+def test_every_column_is_filled_and_it_resumes_and_a_changed_caption_engine_measures_captions_alone(
+    paper: Paper,
+) -> None:
     stages = ["header", "decode", "cut", "hash", "quality", "text", "face", "crop", "embedding", "motion", "caption"]
-    assert paper.run() == dict.fromkeys(stages, len(CLIPS))
+    assert paper.run("--limit", "2") == dict.fromkeys(stages, 2)
+    assert paper.run() == dict.fromkeys(stages, len(CLIPS) - 2)
     rows = pd.read_parquet(paper.folder / "out" / "manifests")
     assert sorted(rows["path"]) == [f"{name}.mp4" for name in CLIPS]
     of_indexes = {*INDEXED, "source_span", "source_box", "folder_fps"}  # what a source's index says; a folder has none
@@ -143,7 +146,8 @@ def test_every_column_is_filled_and_a_changed_caption_engine_measures_captions_a
     assert engines["motion"]["params"]["model"] == "raft_small"
 
     assert paper.run() == {}
-    assert paper.run(view="middle") == {"caption": len(CLIPS)}
+    assert paper.run(caption={"engine": "kinematic"}) == {"caption": len(CLIPS)}
+    assert set(pd.read_parquet(paper.folder / "out" / "manifests")["caption"]).isdisjoint(rows["caption"])
 
 
 def test_a_run_without_its_model_files_stops_before_the_first_clip(

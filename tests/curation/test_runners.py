@@ -12,8 +12,9 @@ import ray
 import yaml
 
 from curation.cluster import shutdown
+from curation.errors import Stopped
 from curation.fingerprint import describe_engines
-from curation.jobs import Job
+from curation.jobs import Actor, Job
 from curation.ray_runner import RayRunner
 from curation.run import main
 from curation.worker import Task
@@ -253,3 +254,14 @@ def test_resuming_measures_only_what_is_lacking(tmp_path: Path) -> None:
     assert measured(thresholds={"min_side": 100}) == {"header": 1}
     assert ends(tmp_path / "out")["a-1.mp4"] == "resolution"
     assert measured() == dict.fromkeys(list(GOOD)[1:], 1)
+
+
+def test_who_loads_models_has_found_its_place(tmp_path: Path, cluster: None) -> None:
+    config = made.config(tmp_path)
+    runner = RayRunner(config, describe_engines(config))
+    runner._actors = [Actor(None, 0, placed=True)]
+    runner._last_placed = [-1e6]
+    runner._refuse_to_hang()
+    runner._actors, runner._last_placed = [Actor(None, 0)], [-1e6]
+    with pytest.raises(Stopped, match=r"no worker for header\.\.caption could be started in"):
+        runner._refuse_to_hang()

@@ -138,16 +138,16 @@ def test_the_detector_sees_red_as_red(tmp_path: Path, ours: EasyOcr, reader: obj
     assert len(swapped) != len(boxes) or np.abs(np.array(swapped) - boxes).max() > 1
 
 
-def test_a_changed_weight_changes_boxes_and_text(
+def test_one_changed_weight_changes_boxes_or_scores(
     files: Path, tmp_path: Path, ours: EasyOcr, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = ours.read(pictures(1))[0]
-    for name, key, at in (
-        ("craft_mlt_25k", "module.conv_cls.8.bias", 0),
-        ("english_g2", "module.Prediction.bias", slice(1, 40)),
+    for name, key in (
+        ("craft_mlt_25k", "module.conv_cls.8.bias"),
+        ("english_g2", "module.FeatureExtraction.ConvNet.0.weight"),
     ):
         state = torch.load(files / "easyocr" / f"{name}.pth")
-        state[key][at] += 1
+        state[key].view(-1)[0] += 1
         folder = tmp_path / name
         (folder / "easyocr").mkdir(parents=True)
         torch.save(state, folder / "easyocr" / f"{name}.pth")

@@ -18,6 +18,7 @@ from stages.frames import Frames, FrameSpec
 from stages.insightface_face import InsightFace, InsightFaceParams
 
 pytest.importorskip("insightface")
+onnxruntime = pytest.importorskip("onnxruntime")
 DETECTORS = ("scrfd_500m_kps", "scrfd_2.5g_kps")
 STILLS = ("art_0", "art_1", "art_2", "art_5", "art_7", "art_9")
 
@@ -230,6 +231,14 @@ def test_missing_weights_are_named_with_their_licence(monkeypatch: pytest.Monkey
     monkeypatch.setenv(weights.VARIABLE, str(tmp_path))
     with pytest.raises(ValueError, match=r"det_10g: missing \(non-commercial research only.*\n.*w600k_r50: missing"):
         engine(detector="det_10g")
+
+
+def test_a_gpu_that_onnxruntime_cannot_use_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("it has CUDA")
+    built = InsightFace(InsightFaceParams(detector="scrfd_500m_kps", recogniser=None), FrameSpec())
+    built.setup("cuda:0")
+    assert caplog.messages == ["faces run on the CPU: onnxruntime finds no CUDA; onnxruntime-gpu in its place does"]
 
 
 def test_params_are_checked() -> None:
