@@ -172,7 +172,8 @@ def run_baseline(args: argparse.Namespace) -> int:
         return 0
     names = {field: getattr(args, field) for field in Settings.__dataclass_fields__}
     code = make_videos(wanted, Settings(**names), args.out)
-    print(f"{len(list(args.out.glob('*.mp4')))} of {len(wanted)} videos in {args.out}")
+    made = sum((args.out / f"{request.name()}.mp4").exists() for request in wanted)
+    print(f"{made} of {len(wanted)} videos in {args.out}")
     return code
 
 

@@ -240,6 +240,13 @@ def test_a_plan_is_made_resumed_and_read_by_score(
     times = [path.stat().st_mtime_ns for path in made]
     assert make_videos(wanted[:2], settings(base, "plus-face"), out) == 0
     assert [path.stat().st_mtime_ns for path in made] == times
+    plan = tmp_path / "plan.jsonl"
+    plan.write_text("".join(json.dumps({"image": str(one), "prompt": p, "intensity": 20}) + "\n" for p in "ab"))
+    same = vars(settings(base, "plus-face"))
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in same.items() if name != "method"]
+    assert main(["baseline", "plus-face", "--plan", str(plan), "--out", str(out), *flags]) == 0
+    assert capsys.readouterr().out == f"2 of 2 videos in {out}\n"
+    assert [path.stat().st_mtime_ns for path in made] == times
     items = read_folder(out)
     assert {(item.prompt, item.intensity, item.image) for item in items} == {("a", 20.0, one), ("b", 20.0, one)}
     with pytest.raises(ValueError, match=r"settings.json: these videos were made with other settings"):

@@ -115,18 +115,7 @@ def test_fragments_are_a_mosaic_of_seven_by_seven() -> None:
 def test_dover_gives_what_the_authors_code_gives() -> None:
     """The numbers are those of VQAssessment/DOVER's backbones and heads (dover/models/) on these parameters and views,
     float32. Of the first view windows are padded and shifted over time, height and width."""
-    model = Dover()
-    draw, state = np.random.default_rng(0), {}
-    for name, t in sorted(model.state_dict().items()):
-        if name.endswith("relative_position_index"):
-            state[name] = t
-            continue
-        width = 1.7 / t[0].numel() ** 0.5 if t.dim() > 1 and "bias_table" not in name else 0.5
-        scale = 1.0 if "norm" in name and name.endswith("weight") and t.dim() == 1 else 0.0
-        centre = 0.5 if name.endswith("gamma") else scale
-        state[name] = torch.from_numpy(centre + draw.uniform(-width, width, tuple(t.shape))).float()
-    model.load_state_dict(state)
-    model.eval()
+    model = drawn_dover()
     with torch.no_grad():
         view = wave(20, 120, 128)
         technical = model.technical_head(model.technical_backbone(view))[0, 0]
@@ -139,6 +128,29 @@ def test_dover_gives_what_the_authors_code_gives() -> None:
     assert aesthetic.mean().item() == pytest.approx(0.39525789, abs=5e-6)
     assert aesthetic[:4, 0, 0].tolist() == pytest.approx([-0.13585, 0.09163, 0.09366, 0.10289], abs=2e-5)
     assert both == pytest.approx((0.40542209, 0.24956104), abs=5e-6)
+
+
+@pytest.mark.slow
+def test_dover_gives_what_the_authors_code_gives_on_views_of_full_size() -> None:
+    views = torch.cat([wave(32, 224, 224).roll(7 * i, dims=3) * (1 - 0.2 * i) for i in range(3)])
+    with torch.no_grad():
+        assert drawn_dover()(views, views) == pytest.approx((0.27680936, 0.38529417), abs=5e-6)
+
+
+def drawn_dover() -> Dover:
+    """On parameters that make every part count."""
+    model = Dover()
+    draw, state = np.random.default_rng(0), {}
+    for name, t in sorted(model.state_dict().items()):
+        if name.endswith("relative_position_index"):
+            state[name] = t
+            continue
+        width = 1.7 / t[0].numel() ** 0.5 if t.dim() > 1 and "bias_table" not in name else 0.5
+        scale = 1.0 if "norm" in name and name.endswith("weight") and t.dim() == 1 else 0.0
+        centre = 0.5 if name.endswith("gamma") else scale
+        state[name] = torch.from_numpy(centre + draw.uniform(-width, width, tuple(t.shape))).float()
+    model.load_state_dict(state)
+    return model.eval()
 
 
 def wave(frames: int, height: int, width: int) -> Tensor:
