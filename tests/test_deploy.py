@@ -1,6 +1,8 @@
 """The files of docs/deploy, by the validators of the tools that read them."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,5 +41,22 @@ def test_kubernetes_accepts_the_pods_of_the_ray_job() -> None:
             kubernetes_validate.validate(pod, "1.31", strict=True)
 
 
-def test_the_slurm_script_is_valid_bash() -> None:
-    assert subprocess.run(["bash", "-n", DEPLOY / "slurm.sh"], capture_output=True, text=True).stderr == ""
+@pytest.mark.parametrize(
+    ("ray", "code", "said"),
+    [
+        ('while [ "$1" != -- ]; do shift; done; shift; exec "$@"', 2, "nowhere.yaml: cannot be read: No such file"),
+        ("echo Failed to start Ray", 1, "Ray could not be started, nothing was run"),
+    ],
+)
+def test_the_slurm_script_ends_as_the_run_does(tmp_path: Path, ray: str, code: int, said: str) -> None:
+    """With stand-ins for Slurm's commands and Ray's, which ends with 0 when it cannot start."""
+    for name, body in {"scontrol": "echo localhost", "srun": 'exec "$@"', "ray": ray}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    slurm = {"SLURM_JOB_NODELIST": "localhost", "SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_ON_NODE": "1"}
+    command = ["bash", DEPLOY / "slurm.sh", str(tmp_path / "nowhere.yaml")]
+    env = os.environ | slurm | {"PATH": path, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == code
+    assert said in done.stderr

@@ -12,5 +12,8 @@ sources=$1
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(getent ahostsv4 "$head" | awk '{print $1; exit}')
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(openssl rand -hex 32)}   # of this cluster alone
+started=$(mktemp -u)   # a Ray that cannot be started ends with 0 all the same
+trap 'rm -f "$started"' EXIT
 srun ray symmetric-run --address "$address:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \
-    --num-cpus "$SLURM_CPUS_ON_NODE" -- python -m curation.run "$sources"
+    --num-cpus "$SLURM_CPUS_ON_NODE" -- sh -c 'touch "$0" && exec python -m curation.run "$1"' "$started" "$sources"
+[ -e "$started" ] || { echo "Ray could not be started, nothing was run" >&2; exit 1; }
