@@ -213,15 +213,18 @@ def _reference(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """The frame I is cut from, and box and landmarks on it: a halfway frame next to one on which the face is known.
 
-    A still's reference is itself, mirrored or moved closer.
+    A still's reference is itself, mirrored or moved closer; so is that of a video in which each halfway frame is one of
+    the grid's, as where the file has no frame between them.
     """
-    if still:
+    near = [2 * f + side for f in faces.frames for side in (-1, 1) if 0 < 2 * f + side < 2 * count - 2]
+    near = [p for p in near if not any(np.array_equal(fine[p], fine[beside]) for beside in (p - 1, p + 1))]
+    if still or not near:
         mirror = bool(rng.random() < 0.5)
         zoom = 1.0 if mirror else float(rng.uniform(1.1, 1.3))
         seen = faces.seen(zoom, mirror, faces.size)
-        box, landmarks = seen.at(0)
-        return view(fine[:1], zoom, mirror)[0], box, landmarks
-    near = [2 * f + side for f in faces.frames for side in (-1, 1) if 0 < 2 * f + side < 2 * count - 2]
+        first = int(seen.frames[0])
+        box, landmarks = seen.at(first)
+        return view(fine[2 * first][None], zoom, mirror)[0], box, landmarks
     position = int(rng.choice(near))
     box, landmarks = faces.at(position / 2)
     return fine[position], box, landmarks

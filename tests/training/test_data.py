@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 from stages.base import ClipError  # noqa: E402
 from stages.decode import Decoder  # noqa: E402
+from tests.training.conftest import draw_face, write_video  # noqa: E402
 from training.batch import collate  # noqa: E402
 from training.cache import Cache  # noqa: E402
 from training.config import FitConfig, fit_config  # noqa: E402
@@ -55,6 +56,16 @@ def test_the_reference_is_a_frame_that_is_not_denoised(manifest: Manifest) -> No
         assert not any(matches)
         halfway = torch.from_numpy(fine[1::2]).permute(0, 3, 1, 2) / 127.5 - 1
         assert any(torch.equal(sample.reference, frame) for frame in halfway)
+
+
+def test_the_reference_is_none_of_the_frames_where_the_file_has_no_others(manifest: Manifest, tmp_path: Path) -> None:
+    row = next(row for row in manifest.rows if row["motion_intensity"] == 4.0)
+    # 4 frames a second, as many as the grid: what lies halfway is one of its frames
+    write_video(tmp_path / row["path"], [draw_face((200, 80, 40), 20 + 4 * i) for i in range(5)], 4)
+    coarse = dataclasses.replace(manifest, roots={"drawn": str(tmp_path)})
+    for seed in range(8):
+        sample = ClipDataset(coarse, config()).load(row, np.random.default_rng(seed))
+        assert not any(torch.equal(sample.reference, frame) for frame in sample.video)
 
 
 def test_flip_takes_video_flow_landmarks_and_text_along(manifest: Manifest) -> None:

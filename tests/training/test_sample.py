@@ -234,6 +234,28 @@ def test_a_stock_animatediff_pipeline_runs_the_result(trained: Path) -> None:
     assert torch.equal(video, ours)
 
 
+def test_every_setting_reaches_the_video(trained: Path, portrait: Path) -> None:
+    from training.sampler import Sampler
+
+    sampler = Sampler(trained, "cpu", None)
+    base: dict[str, Any] = {"image": portrait, "prompt": "a drawn face", "action": "moves left", "steps": 2}
+    plain = sampler.make(request("x", **base))
+    changes: list[dict[str, Any]] = [
+        {"prompt": "dark ground"},
+        {"negative_prompt": "dark ground"},
+        {"action": "moves right"},
+        {"intensity": 20.0},
+        {"lambda": 0.0},
+        {"alpha": 0.0},
+        {"guidance": 4.0},
+        {"steps": 3},
+        {"seed": 1},
+    ]
+    for change in changes:
+        assert not torch.equal(sampler.make(request("x", **base | change)), plain), change
+    assert torch.equal(sampler.make(request("x", **base)), plain)  # nothing of the others is left
+
+
 def test_guidance_keeps_m_in_both_branches_and_drops_the_rest_in_the_first(trained: Path) -> None:
     from stages.detection import Detection
     from training import load_pipeline
