@@ -34,14 +34,15 @@ def summary(made: list[Made], fits: dict[int, Any], seconds: dict[str, float]) -
     import pandas as pd
 
     table = pd.DataFrame([asdict(m) for m in made])
-    seeds = table.groupby("seed")
+    motions = table.groupby("motion", sort=False)
     moving = table[(table["asked"] > 0) | (table["motion"] == "still")]  # at M = 0 there is no motion to obey in
     gaps = {}
     for name in next(iter(fits.values()))["gaps"]:
         values = np.array([fit["gaps"][name] for fit in fits.values()])
         gaps[name] = {"mean": float(values.mean()), "seeds": values.tolist(), "low": interval_low(values)}
     return {
-        "spearman": {seed: float(of["asked"].rank().corr(of["measured"].rank())) for seed, of in seeds},
+        "spearman": {seed: spearman(of) for seed, of in table.groupby("seed")},
+        "spearman_by_motion": {name: spearman(of) for name, of in motions if of["asked"].nunique() > 1},
         "curve": {f"{m:g}": table.loc[table["asked"] == m, "measured"].describe().to_dict() for m in ASKED},
         "obeyed": {seed: float(of["obeyed"].mean()) for seed, of in moving.groupby("seed")},
         "obeyed_by_motion": moving.groupby("motion", sort=False)["obeyed"].mean().to_dict(),
@@ -53,6 +54,11 @@ def summary(made: list[Made], fits: dict[int, Any], seconds: dict[str, float]) -
         "control_shown": control_shown(gaps, fits),
         "seconds": {name: round(value) for name, value in seconds.items()},
     }
+
+
+def spearman(table: Any) -> float:
+    """Rank correlation of measured and asked M."""
+    return float(table["asked"].rank().corr(table["measured"].rank()))
 
 
 def control_shown(gaps: dict[str, Any], fits: dict[int, Any]) -> bool:
@@ -88,7 +94,8 @@ def as_text(report: dict[str, Any]) -> str:
         lines.append(f"| {asked} | {row['mean']:.2f} | {row['min']:.2f} | {row['max']:.2f} |")
     lines += [
         "",
-        f"- Spearman of measured and asked M: {over_seeds(report['spearman'], '.3f')}",
+        f"- Spearman of measured and asked M: {over_seeds(report['spearman'], '.3f')}; "
+        + ", ".join(f"{motion} {value:.2f}" for motion, value in report["spearman_by_motion"].items()),
         f"- actions obeyed (examples/obedience.py; M > 0, or still): {over_seeds(report['obeyed'], '.0%')}; "
         + ", ".join(f"{motion} {share:.0%}" for motion, share in report["obeyed_by_motion"].items()),
         f"- face nearest to its own reference among the unseen people: {report['identified']:.0%}, "

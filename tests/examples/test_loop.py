@@ -32,11 +32,13 @@ def test_the_report_says_what_was_measured() -> None:
     assert report["curve"]["5"]["mean"] == pytest.approx((5.0 + 2.0 + 5.0) / 3)
     assert 0.8 < report["spearman"][0] < 1
     assert report["spearman"][1] == pytest.approx(1)
+    assert report["spearman_by_motion"] == {"left": pytest.approx(80 / (80 * 82) ** 0.5)}
     assert report["control_shown"] is True
     text = as_text(report)
     assert "| 20 | 18.50 | 17.00 | 20.00 |" in text
     obeyed = "92% (of each seed: 83%, 100%); left 100%, right 0%, still 100%"
     assert f"actions obeyed (examples/obedience.py; M > 0, or still): {obeyed}" in text
+    assert text.count("; left 0.99\n") == 1
     assert "loss gap of identity on held-out clips: 1.500 over 3 seed(s)" in text
 
 
