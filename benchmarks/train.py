@@ -3,8 +3,8 @@
     python -m benchmarks.train [--preset embedded|paper] [--set batch=N] [--steps N] [--device cuda]
         [--manifest RUN] [--keep]
 
-Random weights, made-up batches of the right shapes. Each line adds one part to the line before it. `paper` is the true
-size of Stable Diffusion 1.5 with AnimateDiff and needs a large GPU.
+Random weights, made-up batches of the right shapes. Each line adds one part to the line before it, in a process of
+its own. `paper` is the true size of Stable Diffusion 1.5 with AnimateDiff and needs a large GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -153,18 +155,20 @@ def ours(config: FitConfig, device: str, batch: Batch, t: int) -> tuple[Callable
     return step, list(framework.trainable().values())
 
 
-def measure(
-    step: Callable[[], torch.Tensor], parameters: list[Any], device: str, steps: int, bf16: bool
-) -> dict[str, float]:
-    """Median seconds of a step with backward pass and AdamW, and the peak of GPU memory in GiB (0 on a CPU).
+def measure(config: FitConfig, device: str, steps: int, t: int | None) -> dict[str, float]:
+    """Median seconds of a step with backward pass and AdamW, and the peak of memory in GiB; t: see `ours`, None for the
+    bare loop. To be called once in a process.
 
-    On a CPU it is CPU time summed over threads, which what else the machine does disturbs least.
+    On a CPU it is CPU time summed over threads, which what else the machine does disturbs least, and the most memory
+    that the process had, beyond what it had before there was a model.
     """
+    before = resident_gib()
+    torch.manual_seed(0)
+    batch = made_up(config, config.batch)
+    step, parameters = bare(config, device, batch) if t is None else ours(config, device, batch, t)
     optimizer = torch.optim.AdamW(parameters)
-    cuda = device.startswith("cuda")
+    cuda, bf16 = device.startswith("cuda"), config.precision == "bf16"
     clock = time.perf_counter if cuda else time.process_time
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
     seconds = []
     for _ in range(steps + 1):
         started = clock()
@@ -176,8 +180,13 @@ def measure(
         if cuda:
             torch.cuda.synchronize()
         seconds.append(clock() - started)
-    peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0
-    return {"seconds": float(np.median(seconds[1:])), "gpu_gib": peak, "trained": sum(p.numel() for p in parameters)}
+    peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else resident_gib() - before
+    return {"seconds": float(np.median(seconds[1:])), "gib": peak, "trained": sum(p.numel() for p in parameters)}
+
+
+def resident_gib() -> float:
+    """The most memory that this process has had so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def waiting(manifest: str, config: FitConfig, cache: Cache | None, device: str, steps: int) -> dict[str, float]:
@@ -225,26 +234,24 @@ def main() -> None:
     def config(*more: str) -> FitConfig:
         return fit_config(args.preset, [*args.set, *more])
 
-    torch.manual_seed(0)
-    batch = made_up(config(), config().batch)
     rows: dict[str, dict[str, float]] = {}
 
-    def row(name: str, made: tuple[Callable[[], torch.Tensor], list[Any]]) -> None:
-        rows[name] = measure(*made, args.device, args.steps, config().precision == "bf16")
+    def row(name: str, of: FitConfig, t: int | None) -> None:
+        with ProcessPoolExecutor(1, get_context("spawn")) as own:
+            rows[name] = own.submit(measure, of, args.device, args.steps, t).result()
         seconds, gib, trained = rows[name].values()
-        print(f"{name:<44}{seconds:>9.3f} s{gib:>8.1f} GiB{trained / 1e6:>9.1f} M trained", flush=True)
+        print(f"{name:<44}{seconds:>9.3f} s{gib:>8.2f} GiB{trained / 1e6:>9.2f} M trained", flush=True)
 
-    row("bare diffusers loop", bare(config(), args.device, batch))
     plain = ("region_loss=false", "identity_loss=false")
-    row("+ identity branch, encoders", ours(config(*plain, "motion_control=false"), args.device, batch, 500))
-    row("+ motion blocks", ours(config(*plain), args.device, batch, 500))
-    row("+ L_R", ours(config("identity_loss=false"), args.device, batch, 500))
-    row("+ L_id, t >= t_max (most steps)", ours(config(), args.device, batch, 500))
-    row("+ L_id, on every sample", ours(config(), args.device, batch, 100))
+    row("bare diffusers loop", config(), None)
+    row("+ identity branch, encoders", config(*plain, "motion_control=false"), 500)
+    row("+ motion blocks", config(*plain), 500)
+    row("+ L_R", config("identity_loss=false"), 500)
+    row("+ L_id, t >= t_max (most steps)", config(), 500)
+    row("+ L_id, on every sample", config(), 100)
     result: dict[str, Any] = {"preset": args.preset, "batch": config().batch, "device": args.device, "rows": rows}
     result["threads"] = torch.get_num_threads()
     result["seconds_are"] = "wall" if args.device.startswith("cuda") else "CPU time, all threads"
-    result["peak_rss_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if args.device.startswith("cuda"):
         result["gpu"] = torch.cuda.get_device_name()
     if args.manifest:
