@@ -260,6 +260,9 @@ def clean_action(answer: str) -> str:
 def _plain(answer: str) -> str:
     """An answer without thoughts, special tokens, markup, greetings and labels; its lines are kept. Raises Unusable
     when it refuses or nothing is left."""
+    answer = answer.rstrip("\ufffd")  # cut off within a character
+    if "\ufffd" in answer:
+        raise Unusable("holds bytes that are no text")
     # without pictographs and invisible characters
     kept = (c for c in unicodedata.normalize("NFKC", answer) if unicodedata.category(c) not in _SIGNS and c != "\ufe0f")
     text = "".join(kept)
