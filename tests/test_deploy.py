@@ -46,10 +46,13 @@ def test_kubernetes_accepts_the_pods_of_the_ray_job() -> None:
     [
         ('while [ "$1" != -- ]; do shift; done; shift; exec "$@"', 2, "nowhere.yaml: cannot be read: No such file"),
         ("echo Failed to start Ray", 1, "Ray could not be started, nothing was run"),
+        ("kill $PPID", 143, ""),  # the job is cancelled
     ],
 )
 def test_the_slurm_script_ends_as_the_run_does(tmp_path: Path, ray: str, code: int, said: str) -> None:
-    """With stand-ins for Slurm's commands and Ray's, which ends with 0 when it cannot start."""
+    """With stand-ins for Slurm's commands and Ray's, which ends with 0 when it cannot start. Ray is stopped before too."""
+    calls = tmp_path / "calls"
+    ray = f'echo "$1" >> {calls}; [ "$1" = stop ] && exit\n{ray}'
     for name, body in {"scontrol": "echo localhost", "srun": 'exec "$@"', "ray": ray}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
@@ -60,3 +63,4 @@ def test_the_slurm_script_ends_as_the_run_does(tmp_path: Path, ray: str, code: i
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == code
     assert said in done.stderr
+    assert calls.read_text().split() == ["stop", "symmetric-run", "stop"]
