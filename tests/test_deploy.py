@@ -50,7 +50,7 @@ def test_kubernetes_accepts_the_pods_of_the_ray_job() -> None:
     ],
 )
 def test_the_slurm_script_ends_as_the_run_does(tmp_path: Path, ray: str, code: int, said: str) -> None:
-    """With stand-ins for Slurm's commands and Ray's, which ends with 0 when it cannot start. Ray is stopped before too."""
+    """With stand-ins for Slurm's commands and Ray's, which ends with 0 when it cannot start."""
     calls = tmp_path / "calls"
     ray = f'echo "$1" >> {calls}; [ "$1" = stop ] && exit\n{ray}'
     for name, body in {"scontrol": "echo localhost", "srun": 'exec "$@"', "ray": ray}.items():
