@@ -157,7 +157,9 @@ def train(run: Path, out: Path, steps: int, seeds: Sequence[int], settings: Sequ
             stack.callback(running[seed].terminate)  # of those that still run when one of them, or this, is ended
         failed = [seed for seed, process in running.items() if process.wait()]
     if failed:
-        raise ValueError(f"training failed with seed {', '.join(map(str, failed))}: see {out}/fit-SEED.log")
+        raise ValueError(
+            f"training failed with seed {', '.join(map(str, failed))}; all but the first write {out}/fit-SEED.log"
+        )
 
 
 def animate(out: Path, run: Path, seed: int, people: int) -> list[Made]:
