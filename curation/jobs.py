@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from curation.config import Config
 from curation.tasks import Task
+from curation.worker import failed_row, read_trace
+from manifests.storage import place
 
 
 @dataclass
@@ -58,3 +61,13 @@ class Actor:
         if not self.ready or self.leaving:
             return False
         return not jobs or (len(self.calls) < calls and not any(j.alone for j in [job, *jobs]))
+
+
+def given_up(job: Job, why: str, config: Config) -> Task:
+    """The job's task, failed for now at the stage at which its last worker was lost."""
+    task = job.task
+    stage, new = read_trace(place(config.output), task.clip)
+    if stage is None:  # lost before its first stage
+        stage = next(c.stage for c in config.stages if c.stage not in task.known)
+    text = f"its worker was lost {job.deaths + job.lost} times, the last time at {stage}: {why}"
+    return replace(task, new={**task.new, **new, stage: failed_row(task.clip, text, transient=True)}, over=True)

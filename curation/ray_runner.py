@@ -20,9 +20,9 @@ from ray.exceptions import ActorUnavailableError, ObjectLostError, RayActorError
 from curation.cluster import Metrics, cluster_size, fits, last_line
 from curation.config import Config
 from curation.errors import Stopped
-from curation.jobs import Actor, Call, Job
+from curation.jobs import Actor, Call, Job, given_up
 from curation.placement import Group, plan_groups
-from curation.worker import Task, Worker, failed_row, read_trace, trace_folder
+from curation.worker import Task, Worker, trace_folder
 from manifests.shards import remove_unfinished
 from manifests.storage import place
 from manifests.trees import remove_tree
@@ -255,17 +255,7 @@ class RayRunner:
             if job.deaths < MAX_DEATHS and job.lost < MAX_TRIES:
                 self._waiting[0].append(job)
             else:
-                yield self._give_up(job, why)
-
-    def _give_up(self, job: Job, why: str) -> Task:
-        task = job.task
-        stage, new = read_trace(place(self._config.output), task.clip)
-        if stage is None:  # lost before its first stage
-            stage = next(c.stage for c in self._config.stages if c.stage not in task.known)
-        text = f"its worker was lost {job.deaths + job.lost} times, the last time at {stage}: {why}"
-        return dataclasses.replace(
-            task, new={**task.new, **new, stage: failed_row(task.clip, text, transient=True)}, over=True
-        )
+                yield given_up(job, why, self._config)
 
     def _follow_cluster(self) -> Iterator[Task]:
         """Replace actors of nodes that are gone, and bring each pool to the size that suits the nodes that are there:

@@ -139,7 +139,7 @@ def curate(out: Path, run: Path, frames: int) -> None:
 
 def train(run: Path, out: Path, steps: int, seeds: Sequence[int], settings: Sequence[str]) -> None:
     """`python -m training.fit` with the embedded preset, for all seeds side by side. The first shows its progress for
-    all; what the others say goes to fit-N.log. Raises ValueError when one of them fails."""
+    all; what the others say goes to fit-N.log. Exits with a line when one of them fails."""
     threads = max(1, (os.cpu_count() or 1) // len(seeds))
     with ExitStack() as stack:
         running = {}
@@ -157,9 +157,7 @@ def train(run: Path, out: Path, steps: int, seeds: Sequence[int], settings: Sequ
             stack.callback(running[seed].terminate)  # of those that still run when one of them, or this, is ended
         failed = [seed for seed, process in running.items() if process.wait()]
     if failed:
-        raise ValueError(
-            f"training failed with seed {', '.join(map(str, failed))}; all but the first write {out}/fit-SEED.log"
-        )
+        sys.exit(f"training failed with seed {', '.join(map(str, failed))}; all but the first write {out}/fit-SEED.log")
 
 
 def animate(out: Path, run: Path, seed: int, people: int) -> list[Made]:
@@ -172,7 +170,7 @@ def animate(out: Path, run: Path, seed: int, people: int) -> list[Made]:
     words = phrases(run)
     sampler = Sampler(out / f"fit-{seed}", "cpu", "dlib")
     made, rows = [], []
-    pictures, embeddings = [], []
+    pictures, embeddings, warps = [], [], []
     for person in range(people):
         portrait, ground = stranger(UNSEEN + person)
         path = out / "unseen" / f"{person}.png"
@@ -181,6 +179,7 @@ def animate(out: Path, run: Path, seed: int, people: int) -> list[Made]:
         pictures.append(path)
         _, frame, warp = sampler.reference(path)
         embeddings.append(face_embedding(sampler.pipeline, frame, warp))
+        warps.append(warp)
     known = np.stack(embeddings)
     for person, path in enumerate(pictures):
         for motion in MOTIONS:
@@ -190,8 +189,8 @@ def animate(out: Path, run: Path, seed: int, people: int) -> list[Made]:
                 frames = as_frames(video)
                 seen = shown(video_flow(frames, sampler.spec.size))
                 # The motions pass through the reference's place in the middle of the video.
-                warp = sampler.reference(path)[2]
-                cosines = known @ face_embedding(sampler.pipeline, video[len(video) // 2] * 2 - 1, warp)
+                middle = video[len(video) // 2] * 2 - 1
+                cosines = known @ face_embedding(sampler.pipeline, middle, warps[person])
                 made.append(
                     Made(
                         seed,

@@ -235,7 +235,7 @@ def test_missing_weights_are_named_with_their_licence(monkeypatch: pytest.Monkey
 
 def test_a_gpu_that_onnxruntime_cannot_use_is_told(caplog: pytest.LogCaptureFixture) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("it has CUDA")
+        pytest.skip("onnxruntime has CUDA here: nothing is to be told")
     built = InsightFace(InsightFaceParams(detector="scrfd_500m_kps", recogniser=None), FrameSpec())
     built.setup("cuda:0")
     assert caplog.messages == ["faces run on the CPU: onnxruntime finds no CUDA; onnxruntime-gpu in its place does"]

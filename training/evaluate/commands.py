@@ -102,7 +102,7 @@ def run_plan(args: argparse.Namespace) -> int:
     pictures = plan.portraits(args.portraits)
     prompts = plan.read_prompts(args.prompts, args.portraits, pictures)
     lines = plan.requests(prompts, args.intensity, args.action, args.seed)
-    for line in lines[: len(args.intensity)]:
+    for line in lines:
         request("command line", **line)  # before anything is written
     for path in plan.write_parts(lines, args.out, args.parts):
         print(f"{path}: {len(read_batch(path))} videos")
