@@ -97,7 +97,7 @@ def run_profile(
     connect()
     try:
         size = cluster_size()
-        gpus, groups = size[1], plan_groups(config, *size)
+        gpus, groups = size.gpus, plan_groups(config, *size)
         tasks = [Task(clip, {}) for clip in list_clips(config, None, Counter())]
         over: list[tuple[float, Task]] = []
         started = time.monotonic()

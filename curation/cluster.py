@@ -13,7 +13,7 @@ from ray.util.metrics import Counter, Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from curation.errors import Stopped
-from curation.placement import DEFAULT_GPU_GIB, Group, gpu_memories
+from curation.placement import DEFAULT_GPU_GIB, ClusterSize, Group, gpu_memories
 from curation.worker import Task
 
 
@@ -33,8 +33,8 @@ def shutdown() -> None:
         ray.shutdown()
 
 
-def cluster_size() -> tuple[float, float, float, list[float]]:
-    """CPUs and GPUs of the cluster, the memory of its smallest GPU, and that of each node that has CPUs, in GiB."""
+def cluster_size() -> ClusterSize:
+    """What the cluster that this process is connected to has."""
     resources = ray.cluster_resources()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     gib = min((_smallest_gpu(n["NodeID"]) for n in nodes if n["Resources"].get("GPU")), default=DEFAULT_GPU_GIB)
@@ -44,7 +44,7 @@ def cluster_size() -> tuple[float, float, float, list[float]]:
         for n in nodes
         if n["Resources"].get("CPU")
     ]
-    return resources.get("CPU", 0.0), resources.get("GPU", 0.0), gib, memories
+    return ClusterSize(resources.get("CPU", 0.0), resources.get("GPU", 0.0), gib, memories)
 
 
 @lru_cache(maxsize=10_000)

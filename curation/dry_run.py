@@ -8,7 +8,7 @@ from collections import Counter
 from curation.config import Config
 from curation.fingerprint import build_engine, describe_engines
 from curation.listing import list_clips
-from curation.placement import DEFAULT_GPU_GIB, describe, gpu_memories, host_memory, plan_groups
+from curation.placement import DEFAULT_GPU_GIB, ClusterSize, describe, gpu_memories, host_memory, plan_groups
 from stages import weights
 
 
@@ -39,16 +39,16 @@ def dry_run(config: Config, limit: int | None) -> int:
         print("\nmodel files, those that are missing fetched by the run where they have an address:")
     for line in files:
         print(f"  {line}")
-    (cpus, gpus, gpu_gib, memories), where = _resources()
-    of = f" of {gpu_gib:.0f} GiB" if gpus else ""
-    print(f"\nplacement on {where} with {cpus:g} CPUs and {gpus:g} GPUs{of}:")
-    for line in describe(plan_groups(config, cpus, gpus, gpu_gib, memories)):
+    size, where = _resources()
+    of = f" of {size.gpu_gib:.0f} GiB" if size.gpus else ""
+    print(f"\nplacement on {where} with {size.cpus:g} CPUs and {size.gpus:g} GPUs{of}:")
+    for line in describe(plan_groups(config, *size)):
         print(f"  {line}")
     return 0
 
 
-def _resources() -> tuple[tuple[float, float, float, list[float]], str]:
-    """What `cluster_size` says: of the cluster when RAY_ADDRESS names one, else of this machine."""
+def _resources() -> tuple[ClusterSize, str]:
+    """Of the cluster when RAY_ADDRESS names one, else of this machine."""
     if os.environ.get("RAY_ADDRESS"):
         from curation.cluster import cluster_size, connect
 
@@ -58,4 +58,4 @@ def _resources() -> tuple[tuple[float, float, float, list[float]], str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = len(memories) if visible is None else min(len(memories), len([v for v in visible.split(",") if v.strip()]))
     cpus = float(len(os.sched_getaffinity(0)))
-    return (cpus, float(gpus), min(memories, default=DEFAULT_GPU_GIB), host_memory()), "this machine"
+    return ClusterSize(cpus, float(gpus), min(memories, default=DEFAULT_GPU_GIB), host_memory()), "this machine"

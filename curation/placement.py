@@ -7,9 +7,19 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from curation.config import Chosen, Config
 from curation.errors import Stopped
+
+
+class ClusterSize(NamedTuple):
+    """CPUs and GPUs in all, the memory of the smallest GPU, and that of each machine that has CPUs, in GiB."""
+
+    cpus: float
+    gpus: float
+    gpu_gib: float
+    memories: list[float]
 
 
 @dataclass(frozen=True)

@@ -286,9 +286,9 @@ class RayRunner:
                 self._last_placed[index] = now
             waited = now - self._last_placed[index]
             if waited > self._config.execution.start_timeout_s:
-                free, (cpus, gpus, *_) = ray.available_resources(), cluster_size()
+                free, size = ray.available_resources(), cluster_size()
                 raise Stopped(
                     f"no worker for {group.name} could be started in {waited:.0f} s: one takes {group.cpus:g} CPU and "
-                    f"{group.gpus:g} GPU, the cluster has {free.get('CPU', 0):g} of {cpus:g} CPUs and "
-                    f"{free.get('GPU', 0):g} of {gpus:g} GPUs free"
+                    f"{group.gpus:g} GPU, the cluster has {free.get('CPU', 0):g} of {size.cpus:g} CPUs and "
+                    f"{free.get('GPU', 0):g} of {size.gpus:g} GPUs free"
                 )
