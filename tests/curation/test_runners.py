@@ -14,7 +14,7 @@ import yaml
 from curation.cluster import shutdown
 from curation.errors import Stopped
 from curation.fingerprint import describe_engines
-from curation.jobs import Actor, Job
+from curation.jobs import Actor
 from curation.ray_runner import RayRunner
 from curation.run import main
 from curation.worker import Task
@@ -190,19 +190,6 @@ def test_a_lone_worker_that_is_lost_late_is_replaced(tmp_path: Path, cluster: No
     found = ends(tmp_path / "out")
     assert found.pop("kill-7.mp4")[0] == "quality"
     assert found == dict.fromkeys(names, "kept")
-
-
-def test_a_clip_given_up_before_its_first_stage_keeps_what_earlier_pools_measured(
-    tmp_path: Path, cluster: None
-) -> None:
-    config = made.config(tmp_path)
-    runner = RayRunner(config, describe_engines(config))
-    known: dict[str, Any] = {"header": {"width": 1}, "decode": {}, "cut": {}}
-    task = Task(made.clip("a.mp4"), known, new=dict(known))
-    given_up = runner._give_up(Job(task, deaths=2), "gone")
-    assert given_up.over
-    assert list(given_up.new) == ["header", "decode", "cut", "hash"]
-    assert given_up.new["hash"]["error"] == "its worker was lost 2 times, the last time at hash: gone"
 
 
 @pytest.mark.slow
