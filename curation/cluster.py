@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import socket
+import sys
+import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 
 import ray
 from ray.exceptions import RayError
@@ -18,13 +23,39 @@ from curation.worker import Task
 
 
 def connect() -> None:
-    """Join the cluster that RAY_ADDRESS or this machine names, or start an embedded one."""
+    """Join the cluster that RAY_ADDRESS names or `ray start` left on record here, or start an embedded one.
+
+    Ray itself waits for minutes where nobody answers. A cluster that has died leaves its record behind, and is passed
+    over with a line; one that RAY_ADDRESS names is not.
+
+    Raises:
+        Stopped: Ray cannot be reached or started, with the reason.
+    """
     if ray.is_initialized():
         return
+    named, address = os.environ.get("RAY_ADDRESS"), None
+    record = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray", "ray_current_cluster")
+    if named and not _answers(named):
+        raise Stopped(f"no Ray cluster answers at RAY_ADDRESS={named}: start it, or unset RAY_ADDRESS")
+    if not named and record.is_file() and not _answers(found := record.read_text(encoding="utf-8").strip()):
+        print(f"no Ray cluster answers at {found}, as {record} says: this run starts its own", file=sys.stderr)
+        address = "local"
     try:
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        ray.init(address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises bare Exceptions here
         raise Stopped(f"Ray cannot be reached or started: {last_line(error)}") from error
+
+
+def _answers(address: str) -> bool:
+    """Whether somebody listens at a HOST:PORT; of other addresses (auto, local, ray://...) Ray says itself."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "/" in host:
+        return True
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError:
+        return False
+    return True
 
 
 def shutdown() -> None:

@@ -7,6 +7,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,11 +44,28 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     environment[mode] = value
     port, dashboard = free_ports(2)
     environment["DASHBOARD"] = f"http://127.0.0.1:{dashboard}"
-    start = f"{readme_line('ray start')} --port={port} --dashboard-port={dashboard} --num-cpus=2"
-    for line in (readme_line("ray get-auth-token"), start):
-        subprocess.run(line.split(), check=True, env=environment, capture_output=True, timeout=300)
+    start = f"{readme_line('ray start')} --block --port={port} --dashboard-port={dashboard} --num-cpus=2"
+    subprocess.run(readme_line("ray get-auth-token").split(), check=True, env=environment, capture_output=True)
+    ray_head = subprocess.Popen(start.split(), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(environment["DASHBOARD"], ray_head)
     yield environment
-    subprocess.run(["ray", "stop", "--force"], check=False, env=environment, capture_output=True, timeout=120)
+    ray_head.terminate()  # `ray stop` would stop every Ray of this machine
+    ray_head.wait(120)
+
+
+def wait_for(url: str, ray_head: subprocess.Popen[bytes]) -> None:
+    """Wait for the head's job server, which answers those without a token too, if only to refuse them."""
+    until = time.monotonic() + 300
+    while time.monotonic() < until:
+        assert ray_head.poll() is None, "the head ended"
+        try:
+            urllib.request.urlopen(f"{url}/api/version", timeout=5).close()
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.5)
+    raise TimeoutError(url)
 
 
 def free_ports(count: int) -> list[int]:
