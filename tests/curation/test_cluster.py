@@ -21,7 +21,7 @@ def dead() -> str:
 
 def test_a_named_cluster_that_does_not_answer_stops_the_run_at_once(dead: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", dead)
-    with pytest.raises(Stopped, match=f"^no Ray cluster answers at RAY_ADDRESS={dead}: start it, or unset RAY_ADDRESS$"):
+    with pytest.raises(Stopped, match=f"^no Ray cluster answers at RAY_ADDRESS={dead}: start it, or unset"):
         connect()
 
 
