@@ -122,6 +122,12 @@ def highest(motion: str, frames: int) -> float:
     return MOTIONS[motion] if kind.period_s else min(MOTIONS[motion], kind.room / (frames + 1))
 
 
+def asked_of(motion: str, frames: int) -> list[float]:
+    """Of ASKED, the M that a motion has room for in so many frames: at its speed in MOTIONS M is about 20."""
+    most = 20 * highest(motion, frames) / MOTIONS[motion] if MOTIONS[motion] else 0
+    return [m for m in ASKED if m <= most]
+
+
 def curate(out: Path, run: Path, frames: int) -> None:
     """The real pipeline over the rendered videos."""
     config = {
@@ -183,7 +189,7 @@ def animate(out: Path, run: Path, seed: int, people: int) -> list[Made]:
     known = np.stack(embeddings)
     for person, path in enumerate(pictures):
         for motion in MOTIONS:
-            for asked in ASKED if motion != "still" else ASKED[:1]:
+            for asked in asked_of(motion, sampler.spec.count):
                 request = Request(image=path, action=words[motion], intensity=asked, seed=person)
                 video = sampler.make(request)
                 frames = as_frames(video)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples.loop import highest, render_clips
+from examples.loop import asked_of, highest, render_clips
 from examples.loop_report import ASKED, Made, as_text, interval_low, summary
 from examples.rendering import render
 from examples.strangers import stranger
@@ -54,6 +54,15 @@ def test_control_is_claimed_only_where_three_seeds_show_it() -> None:
     assert not shown(0.9, 1.3, 1.1)  # the interval holds 1
     on_trained = summary(videos, {i: fit(1.1 + i / 100, held_out=False) for i in range(3)}, {})
     assert on_trained["control_shown"] is False
+
+
+def test_what_is_asked_is_what_a_motion_has_room_for() -> None:
+    assert {motion: asked_of(motion, 8) for motion in ("left", "up", "nearer", "nod")} == dict.fromkeys(
+        ("left", "up", "nearer", "nod"), list(ASKED)
+    )
+    assert asked_of("still", 8) == [0]
+    longer = {motion: asked_of(motion, 16)[-1] for motion in ("left", "up", "nearer", "nod", "still")}
+    assert longer == {"left": 15, "up": 10, "nearer": 10, "nod": 20, "still": 0}
 
 
 def test_the_interval_is_students() -> None:
