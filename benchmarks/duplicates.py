@@ -1,10 +1,12 @@
 """How well the hash of a clip's frames finds copies: recall by what was done to the copy, and pairs found wrongly.
 
-    python -m benchmarks.duplicates FOLDER [FOLDER ...] [--keep]
+    python -m benchmarks.duplicates FOLDER [FOLDER ...] [--courses] [--keep]
 
 Each readable .mp4 below the folders is changed after decoding and hashed again. All other pairs count as strangers;
 where a folder has several clips of one rendered person before one ground, those are the hard ones. The hash alone is
-looked at: a run also asks that the motion intensities, and embeddings where there are any, agree.
+looked at: a run also asks that the motion intensities, and embeddings where there are any, agree. `--courses` does the
+same for the course of the face (curation/courses.py), by the embedded profile's engines, some 40 s a clip; a run asks
+for the same face besides.
 """
 
 from __future__ import annotations
@@ -17,15 +19,22 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from benchmarks.machine import keep
+from curation.courses import course, course_hashes
 from curation.profiles import COMMON_THRESHOLDS
-from stages.base import ClipError
+from stages import crop, face, motion
+from stages.base import ClipError, Engine, Sample
+from stages.clip import Clip
 from stages.decode import Decoder
+from stages.frames import Frames as Decoded
 from stages.frames import FrameSpec
 from stages.hash import MIRROR, perceptual_hash
 
 Frames = np.ndarray  # uint8 (n, h, w, 3)
+SPEC = FrameSpec()
+LIMIT = COMMON_THRESHOLDS["max_duplicate_similarity"]
 
 
 def cropped(frames: Frames, share: float, corner: bool = False) -> Frames:
@@ -56,45 +65,82 @@ CHANGES: dict[str, Callable[[Frames], Frames]] = {
     "cropped by 4 %": lambda f: cropped(f, 0.04),
     "cropped by 8 %": lambda f: cropped(f, 0.08),
     "cropped by 16 %": lambda f: cropped(f, 0.16),
+    "cropped by 25 %": lambda f: cropped(f, 0.25),
     "cropped by 2 % at a corner": lambda f: cropped(f, 0.02, corner=True),
     "cropped by 4 % at a corner": lambda f: cropped(f, 0.04, corner=True),
     "cropped by 8 % at a corner": lambda f: cropped(f, 0.08, corner=True),
+    "cropped by 16 % at a corner": lambda f: cropped(f, 0.16, corner=True),
     "cropped by 4 %, mirrored, JPEG of quality 30": lambda f: encoded(cropped(f, 0.04)[:, :, ::-1], 30),
 }
 
 
-def alike(a: np.ndarray, b: np.ndarray) -> float:
-    """Share of equal bits of two hashes, as they are or with one mirrored."""
-    return 1 - min(int(np.bitwise_count(a ^ b).sum()), int(np.bitwise_count(a ^ b ^ MIRROR).sum())) / (64 * len(a))
+def hashed(frames: Frames) -> list[np.ndarray]:
+    """The hash of the frames, and that of the mirrored ones."""
+    words = perceptual_hash(np.ascontiguousarray(frames))
+    return [words, words ^ MIRROR]
 
 
-def measure(folder: Path) -> dict[str, object]:
-    """Recall by change, and how alike strangers are, of one folder."""
-    limit = COMMON_THRESHOLDS["max_duplicate_similarity"]
+class Course:
+    """Hashes of the course of the face, and of the mirrored one; None where no face is followed."""
+
+    def __init__(self) -> None:
+        kinds = (face.Dlib, crop.Square, motion.Dis)
+        self.engines: list[Engine] = [kind(kind.Params(), SPEC) for kind in kinds]
+        for engine in self.engines:
+            engine.setup("cpu")
+
+    def __call__(self, frames: Frames) -> list[np.ndarray] | None:
+        height, width = frames.shape[1:3]
+        scale = SPEC.size / min(height, width)
+        size = round(width * scale), round(height * scale)
+        images = np.stack([cv2.resize(np.ascontiguousarray(f), size, interpolation=cv2.INTER_AREA) for f in frames])
+        columns: dict[str, object] = {"width": size[0], "height": size[1]}
+        for engine in self.engines:
+            sample = Sample(Clip("s", "a.mp4", "video", ""), columns, Decoded(images, np.zeros(0), size, "pyav"))
+            (measured,) = engine.measure([sample])
+            if isinstance(measured, ClipError):
+                return None
+            columns |= measured.columns
+        rows = columns["face_motion"]
+        return None if rows is None else list(course_hashes(course(np.array([rows], np.float32))))
+
+
+def alike(one: list[np.ndarray] | None, other: list[np.ndarray] | None) -> float:
+    """Share of equal bits of two hashes, as they are or with one mirrored; 0 where one is missing."""
+    if one is None or other is None:
+        return 0.0
+    return 1 - min(int(np.bitwise_count(one[0] ^ words).sum()) for words in other) / (64 * len(one[0]))
+
+
+def measure(folder: Path, courses: bool) -> dict[str, object]:
+    """Recall by change, and how alike strangers are, of one folder: by the hash and, where asked, by the course."""
     clips: list[Frames] = []
     with Decoder(120) as decoder:
         for path in sorted(folder.rglob("*.mp4")):
             try:
                 header = decoder.header(str(path), "video")
-                clips.append(decoder.frames(str(path), "video", FrameSpec(), header).images)
+                clips.append(decoder.frames(str(path), "video", SPEC, header).images)
             except ClipError:
                 continue  # too short for the grid, or one of the broken files of examples.portraits
-    hashes = [perceptual_hash(frames) for frames in clips]
+    figures: dict[str, object] = {"clips": len(clips), "threshold": LIMIT, **found_by(hashed, clips)}
+    return figures | {"course": found_by(Course(), clips)} if courses else figures
+
+
+def found_by(hash_of: Callable[[Frames], list[np.ndarray] | None], clips: list[Frames]) -> dict[str, object]:
+    """What hashes of this kind find and take for copies among the clips."""
+    hashes = [hash_of(frames) for frames in clips]
     recall = {}
-    for name, change in CHANGES.items():
-        found = [alike(h, perceptual_hash(np.ascontiguousarray(change(f)))) for h, f in zip(hashes, clips, strict=True)]
+    for name, change in tqdm(CHANGES.items(), desc="changes"):
+        found = [alike(h, hash_of(change(f))) for h, f in zip(hashes, clips, strict=True)]
         recall[name] = {
-            "found": round(float(np.mean(np.array(found) > limit)), 3),
+            "found": round(float(np.mean(np.array(found) > LIMIT)), 3),
             "median": round(np.median(found), 3),
         }
     pairs = sorted((alike(a, b) for a, b in itertools.combinations(hashes, 2)), reverse=True)
-    wrong = sum(share > limit for share in pairs)
     return {
-        "clips": len(clips),
-        "threshold": limit,
         "recall": recall,
         "pairs": len(pairs),
-        "found_wrongly": wrong,
+        "found_wrongly": sum(share > LIMIT for share in pairs),
         "most_alike": [round(share, 3) for share in pairs[:5]],
     }
 
@@ -102,9 +148,10 @@ def measure(folder: Path) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.duplicates", description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    parser.add_argument("--courses", action="store_true", help="also the courses of the faces, at some 40 s a clip")
     parser.add_argument("--keep", action="store_true", help="write the figures to benchmarks/results/duplicates.json")
     args = parser.parse_args()
-    figures = {folder.name: measure(folder) for folder in args.folders}
+    figures = {folder.name: measure(folder, args.courses) for folder in args.folders}
     print(json.dumps(figures, indent=1))
     if args.keep:
         print(keep("duplicates", figures, "opencv-python-headless", "numpy"))

@@ -1,9 +1,10 @@
 """Near-duplicate clips: all but the best of each set of copies are rejected, from the measurements alone.
 
 Two clips of a kind are copies when the share of equal bits of their perceptual hashes is above the threshold, also
-where one is the mirror image of the other, and when their motion and the embeddings that both have agree. The best of
-a set has the highest quality, then the larger picture, then the smaller clip_id; it is kept, and those that are like it
-(not merely like one that is like it) are rejected.
+where one is the mirror image of the other, and when their motion and the embeddings that both have agree. So are two
+videos of one face, by its embedding, that moves in one way: hashes of its courses are held to the same threshold
+(`curation.courses`). The best of a set has the highest quality, then the larger picture, then the smaller clip_id; it
+is kept, and those that are like it (not merely like one that is like it) are rejected.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from curation.courses import course_hashes, read_courses
 from curation.identity import SAME_FACE
 from curation.verdicts import Measurements
 from stages.hash import MIRROR
@@ -54,11 +56,36 @@ def duplicates(measurements: Measurements, most: float) -> pa.Table:
     ids = clips["clip_id"].combine_chunks()
     hashes = clips["frame_hash"].combine_chunks().flatten().to_numpy().reshape(len(ids), -1)
     better, worse, alike = similar_pairs(hashes, clips["moving"].to_numpy(), most)
+    better, worse, alike = _joined((better, worse, alike), _same_courses(measurements, ids, most), len(ids))
     motion = clips["motion"].to_numpy()
     slower, faster = np.minimum(motion[better], motion[worse]), np.maximum(motion[better], motion[worse])
     agree = slower >= SAME_MOTION * faster
     agree &= _embeddings_agree(measurements, ids.take(better), ids.take(worse))
     return _table(ids, copies(better[agree], worse[agree], alike[agree]))
+
+
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # as `similar_pairs` gives them
+
+
+def _same_courses(measurements: Measurements, ids: pa.Array, most: float) -> Pairs:
+    """Pairs of rows of `ids` whose faces have embeddings and move the same way."""
+    rows, courses = read_courses(measurements, ids)
+    count = len(rows)
+    if not count:
+        return rows, rows, np.zeros(0)
+    a, b, share = similar_pairs(course_hashes(courses), np.ones(2 * count, bool), most, mirror=np.uint64(0))
+    a, b = a % count, b % count  # the mirrored ones stand behind all others
+    keep = a != b
+    return rows[np.minimum(a, b)[keep]], rows[np.maximum(a, b)[keep]], share[keep]
+
+
+def _joined(one: Pairs, other: Pairs, count: int) -> Pairs:
+    """Both, each pair once and as alike as it is by either, in order of the rows. count: of rows."""
+    better, worse, share = (np.concatenate(parts) for parts in zip(one, other, strict=True))
+    pairs, place = np.unique(better * count + worse, return_inverse=True)
+    most = np.zeros(len(pairs))
+    np.maximum.at(most, place, share)
+    return pairs // count, pairs % count, most
 
 
 def _embeddings_agree(measurements: Measurements, better: pa.Array, worse: pa.Array) -> np.ndarray:
@@ -79,11 +106,12 @@ def _embeddings_agree(measurements: Measurements, better: pa.Array, worse: pa.Ar
     return agree
 
 
-def similar_pairs(hashes: np.ndarray, kinds: np.ndarray, most: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def similar_pairs(hashes: np.ndarray, kinds: np.ndarray, most: float, mirror: np.uint64 = MIRROR) -> Pairs:
     """Pairs of rows whose hashes, or one's hash and the other's mirrored one, agree in more than `most` of their bits.
 
-    hashes: uint64 (n, words), the best clip first. kinds: bool (n,), only rows of one kind are paired. Returns int64
-    (p,), int64 (p,), float64 (p,): the better row, the worse one, the share of equal bits, in order of the rows.
+    hashes: uint64 (n, words), the best clip first. kinds: bool (n,), only rows of one kind are paired. mirror: the bits
+    of each word that a mirrored picture has the other way round. Returns int64 (p,), int64 (p,), float64 (p,): the
+    better row, the worse one, the share of equal bits, in order of the rows.
 
     Locality-sensitive hashing by bit sampling (Indyk and Motwani 1998): each of BANDS tables sorts all clips by
     BAND_BITS bits; equal keys make a bucket, whose LEADERS best are compared with the rest until one is like it. A pair
@@ -95,15 +123,15 @@ def similar_pairs(hashes: np.ndarray, kinds: np.ndarray, most: float) -> tuple[n
     pairs = np.zeros(0, np.int64)
     rng = np.random.default_rng(0)
     for _ in range(BANDS):
-        key, mirror = kinds.astype(np.int64), 0
+        key, turn = kinds.astype(np.int64), 0
         for bit in rng.choice(64 * words, BAND_BITS, replace=False):
             key = key << 1 | (hashes[:, bit // 64] >> np.uint64(bit % 64) & np.uint64(1)).astype(np.int64)
-            mirror = mirror << 1 | int(MIRROR >> np.uint64(bit % 64) & np.uint64(1))
+            turn = turn << 1 | int(mirror >> np.uint64(bit % 64) & np.uint64(1))
         # A clip stands in the bucket of the smaller of its own and its mirror image's key, turned that way round: so
         # whatever pair shares a bucket, mirrored or not, is compared once.
-        turned = key ^ mirror < key
-        seen = np.where(turned[:, None], hashes ^ MIRROR, hashes)
-        in_order = np.sort(np.minimum(key, key ^ mirror) << 32 | np.arange(count))  # by key, then by row
+        turned = key ^ turn < key
+        seen = np.where(turned[:, None], hashes ^ mirror, hashes)
+        in_order = np.sort(np.minimum(key, key ^ turn) << 32 | np.arange(count))  # by key, then by row
         order = in_order & 0xFFFFFFFF
         starts = np.flatnonzero(np.diff(in_order >> 32, prepend=-1))
         start = np.repeat(starts, np.diff(starts, append=len(order)))
@@ -119,7 +147,7 @@ def similar_pairs(hashes: np.ndarray, kinds: np.ndarray, most: float) -> tuple[n
                 break
     better, worse = pairs // count, pairs % count
     share = np.maximum(
-        _share_equal(hashes[better], hashes[worse]), _share_equal(hashes[better], hashes[worse] ^ MIRROR)
+        _share_equal(hashes[better], hashes[worse]), _share_equal(hashes[better], hashes[worse] ^ mirror)
     )
     return better, worse, share
 
