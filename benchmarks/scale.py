@@ -4,7 +4,8 @@
 
 For each size (1e3, 1e4, ...) an output folder is made as a run would have left it: a listing and one row a clip and
 stage, a tenth of the clips copies of others. With --people every clip has a face embedding (512 numbers), of one of so
-many people, and two image embeddings (768), as the paper's engines give; those figures are kept apart. Each step runs
+many people, its motion (15 times 10), and two image embeddings (768), as the paper's engines give; those figures are
+kept apart. Each step runs
 in a process of its own, whose peak memory is its own. To decide is to write manifests and report. The what-if and the
 sweep of nine values are those of the command line. The exponent is the slope of log CPU seconds over log clips, from
 1e4 on: 1 is linear.
@@ -74,6 +75,9 @@ def make(folder: Path, clips: int, people: int) -> None:
             whose[copies + 1] = whose[copies]
             noise = rng.normal(size=(len(part), 512)).astype(np.float32)
             drawn["face_embedding"] = unit(faces[whose] + noise * 0.7)  # cosines of about 0.67
+            moves = rng.normal(size=(len(part), 15, 10)).astype(np.float32)
+            moves[copies + 1] = moves[copies]
+            drawn["face_motion"] = lists(lists(pa.array(moves.ravel()), 10), 15)
             pictures = rng.normal(size=(len(part), 768)).astype(np.float32)
             pictures[copies + 1] = pictures[copies]
             drawn["frame_embedding"] = drawn["image_embedding"] = unit(pictures)
@@ -90,10 +94,14 @@ def make(folder: Path, clips: int, people: int) -> None:
 
 def unit(vectors: np.ndarray) -> Any:
     """Rows (n, d) at length 1, as a column of lists."""
+    return lists((vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).ravel(), vectors.shape[1])
+
+
+def lists(values: Any, size: int) -> Any:
+    """Lists of so many values each."""
     import pyarrow as pa
 
-    flat = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).ravel()
-    return pa.ListArray.from_arrays(np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1], flat)
+    return pa.ListArray.from_arrays(np.arange(len(values) // size + 1, dtype=np.int32) * size, values)
 
 
 def step(name: str, folder: Path) -> dict[str, float]:
