@@ -137,14 +137,16 @@ def similar_pairs(hashes: np.ndarray, kinds: np.ndarray, most: float, mirror: np
         start = np.repeat(starts, np.diff(starts, append=len(order)))
         place = np.arange(len(order)) - start
         todo = np.flatnonzero(place)
+        found = [pairs]
         for leader in range(LEADERS):
             todo = todo[place[todo] > leader]
             a, b = order[start[todo] + leader], order[todo]
             hit = _share_equal(seen[a], seen[b]) > most
-            pairs = np.union1d(pairs, a[hit] * count + b[hit]) if hit.any() else pairs
+            found.append(a[hit] * count + b[hit])
             todo = todo[~hit]
             if not len(todo):
                 break
+        pairs = np.unique(np.concatenate(found))
     better, worse = pairs // count, pairs % count
     share = np.maximum(
         _share_equal(hashes[better], hashes[worse]), _share_equal(hashes[better], hashes[worse] ^ mirror)
