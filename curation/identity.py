@@ -61,7 +61,7 @@ def identities(batches: Iterable[pa.RecordBatch], same_face: float = SAME_FACE) 
                 leaders = larger
             leaders[len(first) : len(first) + len(fresh)] = vectors[fresh]
             first += [count + row for row in fresh]
-        ids.append(batch["clip_id"])
+        ids.append(batch["clip_id"].take(np.arange(len(vectors))))  # a copy: a column keeps its whole batch in memory
         owners.append(owner)
         count += len(vectors)
     if not ids:
