@@ -130,7 +130,7 @@ def similar_pairs(hashes: np.ndarray, kinds: np.ndarray, most: float, mirror: np
         # A clip stands in the bucket of the smaller of its own and its mirror image's key, turned that way round: so
         # whatever pair shares a bucket, mirrored or not, is compared once.
         turned = key ^ turn < key
-        seen = np.where(turned[:, None], hashes ^ mirror, hashes)
+        seen = hashes ^ np.where(turned, mirror, np.uint64(0))[:, None]
         in_order = np.sort(np.minimum(key, key ^ turn) << 32 | np.arange(count))  # by key, then by row
         order = in_order & 0xFFFFFFFF
         starts = np.flatnonzero(np.diff(in_order >> 32, prepend=-1))
