@@ -79,9 +79,9 @@ def test_crops_of_one_take_are_copies_and_only_those(tmp_path: Path) -> None:
     still = np.zeros((15, len(COLUMNS)), np.float32)
     clips = {
         "take.mp4": shown(0, rows, ME),
-        "cropped.mp4": shown(1, copied(rows, enlarged=1.15, noise=0.1), ME, m=5.7),
+        "cropped.mp4": shown(1, copied(rows, enlarged=1.3, noise=0.1), ME, m=6.5),
         "mirrored.mp4": shown(2, copied(rows, mirrored=True), [0.9, 0.436]),
-        "faster.mp4": shown(3, rows, ME, m=7.0),
+        "faster.mp4": shown(3, rows, ME, m=11),
         "other-face.mp4": shown(4, rows, YOU),
         "other-take.mp4": shown(5, motion(1), ME),
         "no-embedding.mp4": shown(6, rows, None),
