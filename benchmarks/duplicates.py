@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.machine import keep
-from curation.courses import course, course_hashes
+from curation.courses import course, hash_of, is_telling
 from curation.profiles import COMMON_THRESHOLDS
 from stages import crop, face, motion
 from stages.base import ClipError, Engine, Sample
@@ -82,7 +82,8 @@ def hashed(frames: Frames) -> list[np.ndarray]:
 
 
 class Course:
-    """Hashes of the course of the face, and of the mirrored one; None where no face is followed."""
+    """Hashes of the course of the face, and of the mirrored one; None where no face is followed, or its course tells
+    nothing."""
 
     def __init__(self) -> None:
         kinds = (face.Dlib, crop.Square, motion.Dis)
@@ -102,8 +103,10 @@ class Course:
             if isinstance(measured, ClipError):
                 return None
             columns |= measured.columns
-        rows = columns["face_motion"]
-        return None if rows is None else list(course_hashes(course(np.array([rows], np.float32))))
+        if columns["face_motion"] is None:
+            return None
+        found = course(np.array([columns["face_motion"]], np.float32))
+        return [hash_of(found)[0], hash_of(found * (-1, 1, 1, -1))[0]] if is_telling(found)[0] else None
 
 
 def alike(one: list[np.ndarray] | None, other: list[np.ndarray] | None) -> float:

@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import sys
-import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +33,8 @@ def connect() -> None:
     if ray.is_initialized():
         return
     named, address = os.environ.get("RAY_ADDRESS"), None
-    record = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray", "ray_current_cluster")
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR", f"{os.sep}tmp")  # as Ray does
+    record = Path(folder, "ray", "ray_current_cluster")
     if named and not _answers(named):
         raise Stopped(f"no Ray cluster answers at RAY_ADDRESS={named}: start it, or unset RAY_ADDRESS")
     if not named and record.is_file() and not _answers(found := record.read_text(encoding="utf-8").strip()):
@@ -53,7 +53,7 @@ def _answers(address: str) -> bool:
         return True
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except OSError:
+    except (OSError, UnicodeError):  # UnicodeError: no name that a host can have
         return False
     return True
 

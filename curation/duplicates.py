@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from curation.courses import course_hashes, read_courses
+from curation.courses import course_hashes
 from curation.identity import SAME_FACE
 from curation.verdicts import Measurements
 from stages.hash import MIRROR
@@ -25,8 +25,8 @@ SAME_PICTURE = 0.9
 # coefficients hardly show. Copies of real clips had 0.84 to 1, and 0.78 where weak motion was encoded at CRF 38.
 SAME_MOTION = 0.82
 
-# The same of two courses of one face. Crops leave courses as they are, but not M: of real clips, those cropped by 16 % of
-# width and height had 0.67 to 0.87, by 25 % 0.52 to 0.79.
+# The same of two courses of one face. Crops leave courses as they are, but not M: real clips that were cropped by 16 %
+# of width and height had 0.67 to 0.87, by 25 % 0.52 to 0.79.
 SAME_COURSE_MOTION = 0.5
 
 BANDS = 32  # tables of the locality-sensitive hashing
@@ -71,12 +71,12 @@ Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # as `similar_pairs` gives th
 
 
 def _same_courses(measurements: Measurements, ids: pa.Array, most: float) -> Pairs:
-    """Pairs of rows of `ids` whose faces have embeddings and move the same way."""
-    rows, courses = read_courses(measurements, ids)
+    """Pairs of rows of `ids` whose faces, which have embeddings, move the same """
+    rows, hashes = course_hashes(measurements, ids)
     count = len(rows)
     if not count:
         return rows, rows, np.zeros(0)
-    a, b, share = similar_pairs(course_hashes(courses), np.ones(2 * count, bool), most, mirror=np.uint64(0))
+    a, b, share = similar_pairs(hashes, np.ones(2 * count, bool), most, mirror=np.uint64(0))
     a, b = a % count, b % count  # the mirrored ones stand behind all others
     keep = a != b
     return rows[np.minimum(a, b)[keep]], rows[np.maximum(a, b)[keep]], share[keep]

@@ -6,13 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curation.courses import course, course_hashes
+from curation.courses import course, hash_of, is_telling
 from flows.kinematics import COLUMNS
 from tests.curation.test_duplicates import decided, hashes, made_of
 
 ME, YOU = [1.0, 0.0], [0.0, 1.0]
 PIXELS = ("dx", "dy", "mouth", "cheek", "cam_dx", "cam_dy")  # columns that a crop enlarges
 MIRRORED = ("dx", "roll", "cam_dx", "cam_roll")  # columns whose sign a mirror turns
+
+
+NOD = np.zeros((15, len(COLUMNS)), np.float32)
+NOD[:, COLUMNS.index("dy")] = 5 * np.sin(2 * np.pi * 0.7 * np.arange(15) / 4)
 
 
 def motion(seed: int, pairs: int = 15) -> np.ndarray:
@@ -30,7 +34,8 @@ def copied(rows: np.ndarray, enlarged: float = 1.0, mirrored: bool = False, nois
 
 def equal_bits(a: np.ndarray, b: np.ndarray) -> float:
     """The share of equal bits of the hashes of two courses, the better of b's as it is and mirrored."""
-    one, other, _, mirrored = course_hashes(course(np.stack([a, b])))
+    courses = course(np.stack([a, b]))
+    (one, other), (_, mirrored) = hash_of(courses), hash_of(courses * (-1, 1, 1, -1))
     return 1 - min(np.bitwise_count(one ^ h).sum() for h in (other, mirrored)) / 512
 
 
@@ -49,16 +54,27 @@ def test_others_have_other_courses() -> None:
 def test_the_share_of_equal_bits_is_that_of_the_angle() -> None:
     rng = np.random.default_rng(3)
     x, noise = rng.normal(size=(2, 2000, 60)).astype(np.float32)
-    bits = course_hashes(np.concatenate([x, x + 0.5 * noise]))[:4000]
-    share = 1 - np.bitwise_count(bits[:2000] ^ bits[2000:]).sum(axis=1) / 512
+    one, other = (hash_of(rows.reshape(-1, 15, 4)) for rows in (x, x + 0.5 * noise))
+    share = 1 - np.bitwise_count(one ^ other).sum(axis=1) / 512
     assert share.mean() == pytest.approx(1 - np.arccos(1 / np.sqrt(1.25)) / np.pi, abs=0.002)
+
+
+def test_a_course_that_many_clips_share_tells_nothing() -> None:
+    start = np.zeros_like(NOD)
+    start[6, COLUMNS.index("dy")] = 20
+    rows = np.stack(
+        [motion(0), NOD, start, 1e-6 * motion(0), np.ones_like(NOD), np.zeros_like(NOD), NOD + 2 * motion(2)]
+    )
+    assert is_telling(course(rows)).tolist() == [True, False, False, False, False, False, True]
+    assert is_telling(course(copied(motion(0), enlarged=1.3, mirrored=True)[None])).all()
 
 
 def test_a_face_followed_by_the_camera_has_the_course_of_one_that_moves() -> None:
     rows = motion(0)
     followed = rows.copy()
-    followed[:, COLUMNS.index("cam_dx")] += followed[:, COLUMNS.index("dx")]
-    followed[:, COLUMNS.index("dx")] = 0
+    for own, camera in (("dx", "cam_dx"), ("dy", "cam_dy"), ("divergence", "cam_zoom"), ("roll", "cam_roll")):
+        followed[:, COLUMNS.index(camera)] += followed[:, COLUMNS.index(own)]
+        followed[:, COLUMNS.index(own)] = 0
     assert np.allclose(course(rows[None]), course(followed[None]), atol=1e-5)
 
 
@@ -86,6 +102,8 @@ def test_crops_of_one_take_are_copies_and_only_those(tmp_path: Path) -> None:
         "other-take.mp4": shown(5, motion(1), ME),
         "no-embedding.mp4": shown(6, rows, None),
         "no-course.mp4": shown(7, None, ME),
+        "nod-1.mp4": shown(12, NOD, ME),
+        "nod-2.mp4": shown(13, NOD, ME),
         "still-1.mp4": shown(8, still, ME),
         "still-2.mp4": shown(9, still, ME),
         "image.png": shown(10, rows, ME, clip={"kind": "image"}),

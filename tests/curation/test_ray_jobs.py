@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -43,14 +44,19 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     mode, value = readme_line("export RAY_AUTH_MODE").removeprefix("export ").split("=")
     environment[mode] = value
     port, dashboard = free_ports(2)
+    environment["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # where it is put on record
     environment["DASHBOARD"] = f"http://127.0.0.1:{dashboard}"
     start = f"{readme_line('ray start')} --block --port={port} --dashboard-port={dashboard} --num-cpus=2"
-    subprocess.run(readme_line("ray get-auth-token").split(), check=True, env=environment, capture_output=True)
+    token = readme_line("ray get-auth-token").split()
+    subprocess.run(token, check=True, env=environment, capture_output=True, timeout=300)
     ray_head = subprocess.Popen(start.split(), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(environment["DASHBOARD"], ray_head)
-    yield environment
-    ray_head.terminate()  # `ray stop` would stop every Ray of this machine
-    ray_head.wait(120)
+    try:
+        wait_for(environment["DASHBOARD"], ray_head)
+        yield environment
+    finally:
+        ray_head.terminate()  # `ray stop` would stop every Ray of this machine
+        ray_head.wait(120)
+        shutil.rmtree(environment["RAY_TMPDIR"], ignore_errors=True)
 
 
 def wait_for(url: str, ray_head: subprocess.Popen[bytes]) -> None:
