@@ -71,7 +71,7 @@ Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # as `similar_pairs` gives th
 
 
 def _same_courses(measurements: Measurements, ids: pa.Array, most: float) -> Pairs:
-    """Pairs of rows of `ids` whose faces, which have embeddings, move the same """
+    """Pairs of rows of `ids` whose faces, which have embeddings, move the same way."""
     rows, hashes = course_hashes(measurements, ids)
     count = len(rows)
     if not count:
