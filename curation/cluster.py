@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.metrics import Counter, Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from tqdm import tqdm
 
 from curation.errors import Stopped
 from curation.placement import DEFAULT_GPU_GIB, ClusterSize, Group, gpu_memories
@@ -38,7 +39,8 @@ def connect() -> None:
     if named and not _answers(named):
         raise Stopped(f"no Ray cluster answers at RAY_ADDRESS={named}: start it, or unset RAY_ADDRESS")
     if not named and record.is_file() and not _answers(found := record.read_text(encoding="utf-8").strip()):
-        print(f"no Ray cluster answers at {found}, as {record} says: this run starts its own", file=sys.stderr)
+        told = f"no Ray cluster answers at {found}, as {record} says: this run starts its own"
+        tqdm.write(told, file=sys.stderr)  # the progress is on show
         address = "local"
     try:
         ray.init(address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
