@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.machine import keep
+from curation.courses import MIRROR as COURSE_MIRROR
 from curation.courses import course, hash_of, is_telling
 from curation.profiles import COMMON_THRESHOLDS
 from stages import crop, face, motion
@@ -106,7 +107,7 @@ class Course:
         if columns["face_motion"] is None:
             return None
         found = course(np.array([columns["face_motion"]], np.float32))
-        return [hash_of(found)[0], hash_of(found * (-1, 1, 1, -1))[0]] if is_telling(found)[0] else None
+        return [hash_of(found)[0], hash_of(found * COURSE_MIRROR)[0]] if is_telling(found)[0] else None
 
 
 def alike(one: list[np.ndarray] | None, other: list[np.ndarray] | None) -> float:

@@ -15,6 +15,7 @@ LEAST_PX = 0.1  # root mean square per step of a course that is more than noise
 # How many pairs, and how many of its frequencies, a course must be spread over: a nod, or one start, is like any other.
 # Windows of real clips had 4.2 to 11.6, and but for one 4.8 to 13.8; made nods of one frequency have 1.1 to 2.9.
 VARIETY = 4.0
+MIRROR = (-1, 1, 1, -1)  # what a mirror makes of a course's x, y, growth and turn
 
 
 def course_hashes(measurements: Measurements, ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +32,7 @@ def course_hashes(measurements: Measurements, ids: pa.Array) -> tuple[np.ndarray
         telling = is_telling(courses)
         named.append(batch["clip_id"].filter(pa.array(telling)))
         plain.append(hash_of(courses[telling]))
-        mirrored.append(hash_of(courses[telling] * (-1, 1, 1, -1)))
+        mirrored.append(hash_of(courses[telling] * MIRROR))
     if not named:
         return none
     rows = pc.index_in(pa.concat_arrays(named), value_set=ids).fill_null(-1).to_numpy()  # -1: without a frame_hash
@@ -44,7 +45,7 @@ def course(motion: np.ndarray) -> np.ndarray:
     latter two at LEVER_PX.
 
     motion: face_motion (n, N-1, 10), see flows/kinematics.py; the camera's motion there is that of the picture's
-    middle. A crop scales x and y, a mirror turns x and turn round.
+    middle. A crop scales x and y; for a mirror see MIRROR.
     """
     column = {name: motion[..., place] for place, name in enumerate(COLUMNS)}
     growth, turn = column["divergence"] + column["cam_zoom"], column["roll"] + column["cam_roll"]

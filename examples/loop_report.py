@@ -87,11 +87,11 @@ def as_text(report: dict[str, Any]) -> str:
     lines = [
         f"# Closed loop: {report['steps']} steps",
         "",
-        "| asked M | measured M, mean | least | most |",
-        "|---|---|---|---|",
+        "| asked M | measured M, mean | least | most | videos |",
+        "|---|---|---|---|---|",
     ]
     for asked, row in report["curve"].items():
-        lines.append(f"| {asked} | {row['mean']:.2f} | {row['min']:.2f} | {row['max']:.2f} |")
+        lines.append(f"| {asked} | {row['mean']:.2f} | {row['min']:.2f} | {row['max']:.2f} | {row['count']:.0f} |")
     lines += [
         "",
         f"- Spearman of measured and asked M: {over_seeds(report['spearman'], '.3f')}; "

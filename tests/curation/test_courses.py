@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curation.courses import course, hash_of, is_telling
+from curation.courses import MIRROR, course, hash_of, is_telling
 from flows.kinematics import COLUMNS
 from tests.curation.test_duplicates import decided, hashes, made_of
 
@@ -35,7 +35,7 @@ def copied(rows: np.ndarray, enlarged: float = 1.0, mirrored: bool = False, nois
 def equal_bits(a: np.ndarray, b: np.ndarray) -> float:
     """The share of equal bits of the hashes of two courses, the better of b's as it is and mirrored."""
     courses = course(np.stack([a, b]))
-    (one, other), (_, mirrored) = hash_of(courses), hash_of(courses * (-1, 1, 1, -1))
+    (one, other), (_, mirrored) = hash_of(courses), hash_of(courses * MIRROR)
     return 1 - min(np.bitwise_count(one ^ h).sum() for h in (other, mirrored)) / 512
 
 
