@@ -6,7 +6,8 @@ animated, and what comes out is measured.
     python -m examples.loop [--clips N] [--steps N] [--frames N] [--seeds 0 1 2] [--out DIR]
     python -m examples.loop --short        minutes; for continuous integration
 
-Run again, it goes on where it was. Seeds are trained side by side: over an hour for three on two quiet cores.
+Run again, it goes on where it was. Seeds are trained and sampled side by side: some two hours for three on two quiet
+cores.
 
 Writes report.md, report.json and strip-SEED.png. Exits with 1 when the loss gap of identity is not above 1.
 """
@@ -44,11 +45,11 @@ RUNS = Path(__file__).resolve().parents[1] / "runs"
 FPS = 8  # the grid's 4 frames a second, and the halfway frames that reference faces are taken from
 # Of examples.motions, and the speed, px per 1/4 s, at which its M is about 20.
 MOTIONS = {"left": 20.0, "right": 20.0, "up": 20.0, "down": 20.0, "nearer": 8.3, "nod": 40.0, "still": 0.0}
-# Frames of 32 x 32 pixels in blocks of 8 x 8, of which 16 of 192 frequencies are kept: the pipeline's flow still puts
+# Frames of 24 x 24 pixels in blocks of 4 x 4, of which 16 of 48 frequencies are kept: the pipeline's flow still puts
 # them in the order of their M and tells their actions apart, and what a network 64 wide need not carry, it need not
 # clean of noise. The louder latents are, the more signal a noise level leaves; beta_end makes the noisy steps, which
 # decide what moves where, more; with 0.1 they are nearly all, and too few are left that clean the picture.
-SETTINGS = ("size=32", "patch=8", "latents=16", "latent_scale=0.5", "channels=64", "text_dim=64", "batch=16")
+SETTINGS = ("size=24", "patch=4", "latents=16", "latent_scale=0.5", "channels=64", "text_dim=64", "batch=16")
 SETTINGS += ("beta_end=0.03", "lr_decay=cosine", "sample_steps=50", "arcface_steps=150")
 # The pipeline's captions P name the action too, and samples are made without P: it is left out, so that A has to tell.
 SETTINGS += ("drop_text=1", "drop_image=0", "drop_clip=0")
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.loop", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RUNS / "loop")
     parser.add_argument("--clips", type=int, default=1050)
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=3300)
     parser.add_argument("--frames", type=int, default=8, help="of a clip")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--people", type=int, default=4, help="unseen people to animate")
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     seconds["fit"] = clock(lambda: train(run, args.out, args.steps, args.seeds, args.set))
     fits = {seed: json.loads((args.out / f"fit-{seed}" / "fit.json").read_text()) for seed in args.seeds}
     started = time.monotonic()
-    made = [video for seed in args.seeds for video in animate(args.out, run, seed, args.people)]
+    made = sample(args.out, run, args.seeds, args.people)
     seconds["sample"] = time.monotonic() - started
     report = summary(made, fits, seconds)
     (args.out / "report.json").write_text(json.dumps(report | {"made": [asdict(m) for m in made]}, indent=1))
@@ -146,7 +147,6 @@ def curate(out: Path, run: Path, frames: int) -> None:
 def train(run: Path, out: Path, steps: int, seeds: Sequence[int], settings: Sequence[str]) -> None:
     """`python -m training.fit` with the embedded preset, for all seeds side by side. The first shows its progress for
     all; what the others say goes to fit-N.log. Exits with a line when one of them fails."""
-    threads = max(1, (os.cpu_count() or 1) // len(seeds))
     with ExitStack() as stack:
         running = {}
         for seed in seeds:
@@ -158,7 +158,7 @@ def train(run: Path, out: Path, steps: int, seeds: Sequence[int], settings: Sequ
                 [sys.executable, "-m", *words],
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                env=os.environ | {"OMP_NUM_THREADS": str(threads(seeds))},
             )
             stack.callback(running[seed].terminate)  # of those that still run when one of them, or this, is ended
         failed = [seed for seed, process in running.items() if process.wait()]
@@ -166,50 +166,59 @@ def train(run: Path, out: Path, steps: int, seeds: Sequence[int], settings: Sequ
         sys.exit(f"training failed with seed {', '.join(map(str, failed))}; all but the first write {out}/fit-SEED.log")
 
 
-def animate(out: Path, run: Path, seed: int, people: int) -> list[Made]:
-    """Animate unseen people over all motions and intensities, and measure each video. Writes strip-SEED.png."""
+def threads(seeds: Sequence[int]) -> int:
+    """Of each of so many processes side by side."""
+    return max(1, (os.cpu_count() or 1) // len(seeds))
+
+
+def sample(out: Path, run: Path, seeds: Sequence[int], people: int) -> list[Made]:
+    """Animate unseen people with each seed's model, side by side; the first shows its progress for all."""
+    from PIL import Image
+
+    (out / "unseen").mkdir(exist_ok=True)
+    pictures = [out / "unseen" / f"{person}.png" for person in range(people)]
+    for person, path in enumerate(pictures):
+        portrait, ground = stranger(UNSEEN + person)
+        Image.fromarray(render("still", portrait=portrait, ground=ground).frame(0)).save(path)
+    with ProcessPoolExecutor(len(seeds), mp_context=get_context("spawn")) as pool:
+        work = partial(animate, out, phrases(run), pictures, threads(seeds))
+        return [video for videos in pool.map(work, seeds, [seed != seeds[0] for seed in seeds]) for video in videos]
+
+
+def animate(
+    out: Path, words: dict[str, str], pictures: list[Path], threads: int, seed: int, silent: bool
+) -> list[Made]:
+    """Animate the faces on `pictures` over all motions and intensities, and measure each video. Writes strip-SEED.png.
+
+    words: the action phrase of each motion.
+    """
+    import torch
     from PIL import Image
 
     from training.requests import Request
     from training.sampler import Sampler, as_frames, face_embedding, video_flow
 
-    words = phrases(run)
+    torch.set_num_threads(threads)
     sampler = Sampler(out / f"fit-{seed}", "cpu", "dlib")
+    faces = [sampler.reference(path) for path in pictures]
+    known = np.stack([face_embedding(sampler.pipeline, frame, warp) for _, frame, warp in faces])
+    wanted = [
+        (*who, motion, m)
+        for who in enumerate(pictures)
+        for motion in MOTIONS
+        for m in asked_of(motion, sampler.spec.count)
+    ]
     made, rows = [], []
-    pictures, embeddings, warps = [], [], []
-    for person in range(people):
-        portrait, ground = stranger(UNSEEN + person)
-        path = out / "unseen" / f"{person}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(render("still", portrait=portrait, ground=ground).frame(0)).save(path)
-        pictures.append(path)
-        _, frame, warp = sampler.reference(path)
-        embeddings.append(face_embedding(sampler.pipeline, frame, warp))
-        warps.append(warp)
-    known = np.stack(embeddings)
-    for person, path in enumerate(pictures):
-        for motion in MOTIONS:
-            for asked in asked_of(motion, sampler.spec.count):
-                request = Request(image=path, action=words[motion], intensity=asked, seed=person)
-                video = sampler.make(request)
-                frames = as_frames(video)
-                seen = shown(video_flow(frames, sampler.spec.size))
-                # The motions pass through the reference's place in the middle of the video.
-                middle = video[len(video) // 2] * 2 - 1
-                cosines = known @ face_embedding(sampler.pipeline, middle, warps[person])
-                made.append(
-                    Made(
-                        seed,
-                        person,
-                        motion,
-                        asked,
-                        seen.intensity,
-                        seen.obeys(motion),
-                        float(cosines[person]),
-                        bool(cosines.argmax() == person),
-                    )
-                )
-                rows.append(np.concatenate(list(frames), axis=1))
+    for person, path, motion, asked in tqdm(wanted, desc="sample", disable=silent):
+        request = Request(image=path, action=words[motion], intensity=asked, seed=person)
+        video = sampler.make(request)
+        frames = as_frames(video)
+        seen = shown(video_flow(frames, sampler.spec.size))
+        # The motions pass through the reference's place in the middle of the video.
+        cosines = known @ face_embedding(sampler.pipeline, video[len(video) // 2] * 2 - 1, faces[person][2])
+        likeness, identified = float(cosines[person]), bool(cosines.argmax() == person)
+        made.append(Made(seed, person, motion, asked, seen.intensity, seen.obeys(motion), likeness, identified))
+        rows.append(np.concatenate(list(frames), axis=1))
     Image.fromarray(np.concatenate(rows)).save(out / f"strip-{seed}.png")
     return made
 
