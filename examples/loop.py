@@ -43,7 +43,7 @@ from examples.video import write_video
 
 RUNS = Path(__file__).resolve().parents[1] / "runs"
 FPS = 8  # the grid's 4 frames a second, and the halfway frames that reference faces are taken from
-# Of examples.motions, and the speed, px per 1/4 s, at which its M is about 20.
+# Of examples.motions, and the speed, px per 1/4 s, at which its M is about 20 (a nod's about 14).
 MOTIONS = {"left": 20.0, "right": 20.0, "up": 20.0, "down": 20.0, "nearer": 8.3, "nod": 40.0, "still": 0.0}
 # Frames of 24 x 24 pixels in blocks of 4 x 4, of which 16 of 48 frequencies are kept: the pipeline's flow still puts
 # them in the order of their M and tells their actions apart, and what a network 64 wide need not carry, it need not
@@ -124,7 +124,7 @@ def highest(motion: str, frames: int) -> float:
 
 
 def asked_of(motion: str, frames: int) -> list[float]:
-    """Of ASKED, the M that a motion has room for in so many frames: at its speed in MOTIONS M is about 20."""
+    """Of ASKED, the M that a motion has room for in so many frames: at its speed in MOTIONS M is taken for 20."""
     most = 20 * highest(motion, frames) / MOTIONS[motion] if MOTIONS[motion] else 0
     return [m for m in ASKED if m <= most]
 
