@@ -65,10 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--people", type=int, default=4, help="unseen people to animate")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="settings of training.fit")
-    parser.add_argument("--short", action="store_true", help="64 clips, 100 steps, one person")
+    parser.add_argument("--short", action="store_true", help="64 clips, 150 steps, one person")
     args = parser.parse_args(argv)
     if args.short:
-        args.clips, args.steps, args.people, args.seeds = 64, 100, 1, [0]
+        args.clips, args.steps, args.people, args.seeds = 64, 150, 1, [0]
         args.set = ["arcface_steps=80", "sample_steps=8", *args.set]
     seconds = {"render": clock(lambda: render_clips(args.out / "input", args.clips, args.frames))}
     run = args.out / "run"
