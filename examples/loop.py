@@ -158,7 +158,7 @@ def train(run: Path, out: Path, steps: int, seeds: Sequence[int], settings: Sequ
                 [sys.executable, "-m", *words],
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"OMP_NUM_THREADS": str(threads(seeds))},
+                env=os.environ | {"OMP_NUM_THREADS": str(threads_each(seeds))},
             )
             stack.callback(running[seed].terminate)  # of those that still run when one of them, or this, is ended
         failed = [seed for seed, process in running.items() if process.wait()]
@@ -166,8 +166,8 @@ def train(run: Path, out: Path, steps: int, seeds: Sequence[int], settings: Sequ
         sys.exit(f"training failed with seed {', '.join(map(str, failed))}; all but the first write {out}/fit-SEED.log")
 
 
-def threads(seeds: Sequence[int]) -> int:
-    """Of each of so many processes side by side."""
+def threads_each(seeds: Sequence[int]) -> int:
+    """Threads of a process where each seed has one of its own."""
     return max(1, (os.cpu_count() or 1) // len(seeds))
 
 
@@ -181,7 +181,7 @@ def sample(out: Path, run: Path, seeds: Sequence[int], people: int) -> list[Made
         portrait, ground = stranger(UNSEEN + person)
         Image.fromarray(render("still", portrait=portrait, ground=ground).frame(0)).save(path)
     with ProcessPoolExecutor(len(seeds), mp_context=get_context("spawn")) as pool:
-        work = partial(animate, out, phrases(run), pictures, threads(seeds))
+        work = partial(animate, out, phrases(run), pictures, threads_each(seeds))
         return [video for videos in pool.map(work, seeds, [seed != seeds[0] for seed in seeds]) for video in videos]
 
 
