@@ -43,13 +43,13 @@ from examples.video import write_video
 
 RUNS = Path(__file__).resolve().parents[1] / "runs"
 FPS = 8  # the grid's 4 frames a second, and the halfway frames that reference faces are taken from
-# Of examples.motions, and the speed, px per 1/4 s, at which its M is about 20 (a nod's about 14).
-MOTIONS = {"left": 20.0, "right": 20.0, "up": 20.0, "down": 20.0, "nearer": 8.3, "nod": 40.0, "still": 0.0}
-# Frames of 24 x 24 pixels in blocks of 4 x 4, of which 16 of 48 frequencies are kept: the pipeline's flow still puts
+# Of examples.motions, and the speed, px per 1/4 s, at which its M is about 20.
+MOTIONS = {"left": 20.0, "right": 20.0, "up": 20.0, "down": 20.0, "nearer": 8.3, "head_nod": 24.0, "still": 0.0}
+# Frames of 32 x 32 pixels in blocks of 8 x 8, of which 16 of 192 frequencies are kept: the pipeline's flow still puts
 # them in the order of their M and tells their actions apart, and what a network 64 wide need not carry, it need not
 # clean of noise. The louder latents are, the more signal a noise level leaves; beta_end makes the noisy steps, which
 # decide what moves where, more; with 0.1 they are nearly all, and too few are left that clean the picture.
-SETTINGS = ("size=24", "patch=4", "latents=16", "latent_scale=0.5", "channels=64", "text_dim=64", "batch=16")
+SETTINGS = ("size=32", "patch=8", "latents=16", "latent_scale=0.5", "channels=64", "text_dim=64", "batch=16")
 SETTINGS += ("beta_end=0.03", "lr_decay=cosine", "sample_steps=50", "arcface_steps=150")
 # The pipeline's captions P name the action too, and samples are made without P: it is left out, so that A has to tell.
 SETTINGS += ("drop_text=1", "drop_image=0", "drop_clip=0")
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.loop", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RUNS / "loop")
     parser.add_argument("--clips", type=int, default=1050)
-    parser.add_argument("--steps", type=int, default=3300)
+    parser.add_argument("--steps", type=int, default=5400)
     parser.add_argument("--frames", type=int, default=8, help="of a clip")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--people", type=int, default=4, help="unseen people to animate")
@@ -107,7 +107,7 @@ def render_clips(folder: Path, count: int, frames: int) -> None:
 
 def render_clip(frames: int, path: Path) -> None:
     """The video whose motion and person stand in its name, long enough for a grid of this many frames."""
-    motion, _, number = path.stem.partition("_")
+    motion, _, number = path.stem.rpartition("_")
     i = int(number)
     portrait, ground = stranger(i)
     speed = highest(motion, frames) * ((i * 0.618034) % 1)  # evenly spread however many there are

@@ -35,6 +35,7 @@ MOTIONS: dict[str, Motion] = {
     "tilt_right": Motion("head", roll=1 / 100, room=26),
     "tilt_left": Motion("head", roll=-1 / 100, room=26),
     "nod": Motion("face", dy=1, period_s=1.5),
+    "head_nod": Motion("head", dy=1, period_s=1.25),
     "shake": Motion("face", dx=1, period_s=1.5),
     "talk": Motion("jaw", dy=1, period_s=0.7),
     "pan_left": Motion("camera", dx=1),  # the camera turns left, so the picture moves right

@@ -39,7 +39,7 @@ class Shown:
             return self.intensity < STILL
         if motion == "nearer":
             return self.growth > GROWTH * self.intensity
-        if motion == "nod":
+        if motion == "head_nod":
             return self.there_and_back > 0.5 and self.upright > 0.5
         along = float(np.dot((self.x, self.y), DIRECTION[motion]))
         return along > math.hypot(self.x, self.y) * math.cos(math.pi / 4)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import faulthandler
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
@@ -21,6 +24,7 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parent.parent
+SESSION = pytest.StashKey[pytest.Session]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,8 +33,23 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a socket's path has 107 characters at most
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    session.config.stash[SESSION] = session
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave without taking down the interpreter. This process has loaded every native library of the project and had
+    Ray started and stopped in it many times over; once, with all tests passed, it crashed while being taken down.
+    Programs are tested in processes of their own, and what those exit with is looked at.
+    """
     shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
+    if session := config.stash.get(SESSION, None):
+        faulthandler.enable()  # pytest's own has ended
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(session.exitstatus)
 
 
 @pytest.fixture(scope="session")

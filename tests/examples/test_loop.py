@@ -57,10 +57,10 @@ def test_control_is_claimed_only_where_three_seeds_show_it() -> None:
 
 
 def test_what_is_asked_is_what_a_motion_has_room_for() -> None:
-    assert all(asked_of(motion, 8) == list(ASKED) for motion in ("left", "up", "nearer", "nod"))
+    assert all(asked_of(motion, 8) == list(ASKED) for motion in ("left", "up", "nearer", "head_nod"))
     assert asked_of("still", 8) == [0]
-    longer = {motion: asked_of(motion, 16)[-1] for motion in ("left", "up", "nearer", "nod", "still")}
-    assert longer == {"left": 15, "up": 10, "nearer": 10, "nod": 20, "still": 0}
+    longer = {motion: asked_of(motion, 16)[-1] for motion in ("left", "up", "nearer", "head_nod", "still")}
+    assert longer == {"left": 15, "up": 10, "nearer": 10, "head_nod": 20, "still": 0}
 
 
 def test_the_interval_is_students() -> None:

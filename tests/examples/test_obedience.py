@@ -26,7 +26,7 @@ def flow(*steps: tuple[float, float], growth: float = 0.0) -> np.ndarray:
         (flow(*[(0.5, -2)] * PAIRS), ["up"]),  # y runs down
         (flow(*[(-1, 1.2)] * PAIRS), ["down"]),
         (flow(*[(0, 0)] * PAIRS), ["still"]),
-        (flow(*[(0, 4), (0, 4), (0, -3.9), (0, -4)] * 2), ["down", "nod"]),
+        (flow(*[(0, 4), (0, 4), (0, -3.9), (0, -4)] * 2), ["down", "head_nod"]),
         (flow(*[(4, 0), (4, 0), (-4, 0), (-3.9, 0)] * 2), ["right"]),  # shakes the head
         (flow(*[(0.01, 0)] * PAIRS, growth=0.1), ["nearer"]),
     ],
