@@ -44,7 +44,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     Programs are tested in processes of their own, and what those exit with is looked at.
     """
     shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
-    if session := config.stash.get(SESSION, None):
+    session = config.stash.get(SESSION, None)
+    if session and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         faulthandler.enable()  # pytest's own has ended
         atexit._run_exitfuncs()
         sys.stdout.flush()
