@@ -39,7 +39,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Where tests ran, leave with the interpreter up. This process has loaded all native libraries of the project and had
+    """Where tests ran, leave with the interpreter up. This process has loaded all of our native libraries and had
     Ray started and stopped in it many times over; once, with all tests passed, it crashed while being taken down.
     Programs are tested in processes of their own, and what those exit with is looked at.
     """
