@@ -30,7 +30,7 @@ MOTIONS: dict[str, Motion] = {
     "right": Motion("person", dx=1),
     "up": Motion("person", dy=-1, room=200),
     "down": Motion("person", dy=1, room=200),
-    "nearer": Motion("person", scale=1 / 100, room=75),
+    "nearer": Motion("person", scale=1 / 100, room=90),
     "farther": Motion("person", scale=-1 / 100, room=75),
     "tilt_right": Motion("head", roll=1 / 100, room=26),
     "tilt_left": Motion("head", roll=-1 / 100, room=26),
