@@ -15,7 +15,7 @@ demo: $(VENV)/core
 test: $(VENV)/dev
 	$(RUN) -m pytest
 
-# Curate, train with three seeds, sample, measure: two hours on two quiet cores. The short version is `.venv/bin/python -m examples.loop --short`.
+# Curate, train with three seeds, sample, measure: two to three hours on two quiet cores. The short version is `.venv/bin/python -m examples.loop --short`.
 loop: $(VENV)/dev
 	$(RUN) -m examples.loop
 
