@@ -6,8 +6,8 @@ animated, and what comes out is measured.
     python -m examples.loop [--clips N] [--steps N] [--frames N] [--seeds 0 1 2] [--out DIR]
     python -m examples.loop --short        minutes; for continuous integration
 
-Run again, it goes on where it was. Seeds are trained and sampled side by side: two to three hours for three on two quiet
-cores.
+Run again, it goes on where it was. Seeds are trained and sampled side by side: two to three hours for three on two
+quiet cores.
 
 Writes report.md, report.json and strip-SEED.png. Exits with 1 when the loss gap of identity is not above 1.
 """
